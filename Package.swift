@@ -1,0 +1,51 @@
+// swift-tools-version: 6.2
+import PackageDescription
+
+// What every Swift target is held to; docs/architecture.md says which target may import which.
+let settings: [SwiftSetting] = [
+  .enableUpcomingFeature("ExistentialAny"),
+  .enableUpcomingFeature("MemberImportVisibility"),
+  .enableUpcomingFeature("InternalImportsByDefault"),
+  .enableUpcomingFeature("NonisolatedNonsendingByDefault"),
+  .strictMemorySafety(),
+  .treatAllWarnings(as: .error),
+]
+
+let system = Target.Dependency.product(name: "SystemPackage", package: "swift-system")
+let deque = Target.Dependency.product(name: "DequeModule", package: "swift-collections")
+
+let package = Package(
+  name: "borg-serve",
+  platforms: [.macOS(.v26)],
+  products: [.executable(name: "borg-serve", targets: ["borg-serve"])],
+  dependencies: [
+    .package(url: "https://github.com/apple/swift-system", exact: "1.8.1"),
+    .package(url: "https://github.com/apple/swift-collections", exact: "1.6.0"),
+  ],
+  targets: [
+    .target(name: "BorgFormat", swiftSettings: settings),
+    .target(name: "CSyscalls"),
+    .target(name: "Disk", dependencies: ["BorgFormat", "CSyscalls", system], swiftSettings: settings),
+    .target(
+      name: "Storage", dependencies: ["BorgFormat", "Disk", system], swiftSettings: settings),
+    .target(
+      name: "ObjectRepository", dependencies: ["BorgFormat", "Disk", "Storage"], swiftSettings: settings),
+    .target(
+      name: "Session", dependencies: ["BorgFormat", "Disk", "Storage", "ObjectRepository", deque, system],
+      swiftSettings: settings),
+    .target(
+      name: "RPC", dependencies: ["BorgFormat", "Disk", "Storage", "ObjectRepository", "Session"],
+      swiftSettings: settings),
+    .target(name: "ServeCommand", swiftSettings: settings),
+    .executableTarget(
+      name: "borg-serve",
+      dependencies: ["BorgFormat", "Disk", "ObjectRepository", "RPC", "ServeCommand", "Session"],
+      swiftSettings: settings,
+      // A static standard library halves start-up time and memory, and hosts need no Swift runtime.
+      linkerSettings: [.unsafeFlags(["-static-stdlib"], .when(platforms: [.linux]))]),
+    .testTarget(name: "BorgFormatTests", dependencies: ["BorgFormat"], swiftSettings: settings),
+    .testTarget(
+      name: "ServeCommandTests", dependencies: ["ServeCommand"], swiftSettings: settings),
+  ],
+  swiftLanguageModes: [.v6]
+)

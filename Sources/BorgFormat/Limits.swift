@@ -1,0 +1,66 @@
+/// Every size, count and time that bounds what a peer can make this server do, in one place.
+///
+/// Sizes are bytes unless the name says otherwise.
+public enum Limits {
+  /// Largest `data` of a `put`: 20,971,479 bytes, inclusive (MAX_DATA_SIZE: 20 MiB less 41 bytes of a
+  /// Borg 1 segment entry's header). Source: borg 2.0.0b18 `src/borg/constants.py`.
+  public static let putData = 20 * 1024 * 1024 - 41
+
+  /// Largest object below `cache/`, where chunk indexes of hundreds of MiB live, and of a
+  /// `config/space-reserve.N` filler: 4 GiB.
+  public static let chunkIndex = 4 * 1024 * 1024 * 1024
+
+  /// Largest value of every other kind (manifest, key, archive entry): 1 MiB.
+  public static let smallObject = 1024 * 1024
+
+  /// Values up to this size travel in memory; larger ones are written to a staged file while they arrive.
+  ///
+  /// 128 KiB keeps the memory of a session small (a full queue of them is `requestBytesInFlight`) and is
+  /// far above the size from which writing straight to disk costs nothing extra.
+  public static let inlineValue = 128 * 1024
+
+  /// Largest request without its spooled value; an honest one takes a few hundred bytes and `inlineValue`.
+  public static let requestBytes = 1024 * 1024
+
+  /// MessagePack elements in one request, nested ones included. The largest honest request has about 20.
+  public static let requestElements = 4096
+
+  /// Nesting depth of MessagePack values in a request.
+  public static let requestDepth = 32
+
+  /// Length of a repository path as the client sends it.
+  public static let path = 4096
+
+  /// Characters in a store name, its suffix included. Source: borgstore 0.3 `constants.py`, MAX_NAME_LENGTH.
+  public static let nameLength = 100
+
+  /// Bytes read from a client at a time.
+  public static let readBlock = 256 * 1024
+
+  /// Requests that a client may have in flight before the server stops reading: stock clients send 100.
+  public static let requestsInFlight = 256
+
+  /// Bytes of request values, and separately of replies, that a session holds in memory before it stops
+  /// taking on more.
+  public static let requestBytesInFlight = 8 * 1024 * 1024
+
+  /// Entries of a `list` answer when the client names no limit; stock clients ask for 100,000 at most.
+  public static let listPage = 1_000_000
+
+  /// A lock not refreshed for this long is stale: 1,800 s. Source: borg 2.0.0b18 `storelocking.py`.
+  public static let lockStaleSeconds = 1800
+
+  /// A lock older than this is refreshed: half of `lockStaleSeconds`.
+  public static let lockRefreshSeconds = 900
+
+  /// A silent client's lock is kept fresh for this long after its last request: 24 hours.
+  public static let silentClientSeconds = 24 * 3600
+
+  /// Objects, bytes and seconds after which staged objects are made durable and published.
+  public static let stagedObjects = 1000
+  public static let stagedBytes = 64 * 1024 * 1024
+  public static let stagedSeconds = 5
+
+  /// Largest lock object that is looked at; real ones have about 120 bytes.
+  public static let lockRecord = 64 * 1024
+}

@@ -1,0 +1,156 @@
+import CSyscalls
+import Glibc
+public import SystemPackage
+
+/// The receiving end of a connection: a pipe, a socket, a terminal or a file.
+///
+/// A class because another thread can interrupt its blocking read.
+public final class ByteInput: Sendable {
+  private let descriptor: Int32
+  private let wake: Int32
+  /// Whether the end of the input says nothing about a peer, as with `< file`.
+  public let isRegularFile: Bool
+
+  /// Uses an open descriptor, which stays the caller's.
+  public init(_ descriptor: Int32) throws(Errno) {
+    self.descriptor = descriptor
+    self.wake = try retrying { borg_event_descriptor() }
+    var status = stat()
+    isRegularFile = unsafe fstat(descriptor, &status) == 0 && status.st_mode & S_IFMT == S_IFREG
+  }
+
+  deinit { _ = Glibc.close(wake) }
+
+  /// Makes a waiting, and every later, read return at once.
+  public func interrupt() {
+    _ = borg_raise_event(wake)
+  }
+
+  /// What a read came to.
+  public enum Outcome: Sendable {
+    /// The prefix that was given, and at least one byte behind it.
+    case bytes([UInt8])
+    case end
+    case interrupted
+  }
+
+  /// Waits for bytes and returns them in a new array of at most `capacity`, behind a copy of `prefix`.
+  public func read(behind prefix: ArraySlice<UInt8>, capacity: Int) throws(Errno) -> Outcome {
+    guard try waitUntilReadable() else { return .interrupted }
+    let room = max(capacity, prefix.count + 1)
+    var failure: Errno?
+    let block = unsafe [UInt8](unsafeUninitializedCapacity: room) { buffer, count in
+      unsafe _ = buffer.update(fromContentsOf: prefix)
+      count = prefix.count
+      // The kernel writes at most what is left behind the prefix; only that much becomes the array's.
+      do throws(Errno) {
+        let start = unsafe buffer.baseAddress.map { unsafe $0 + prefix.count }
+        count += try retrying { unsafe Glibc.read(descriptor, start, room - prefix.count) }
+      } catch {
+        failure = error
+      }
+    }
+    switch failure {
+    case nil: return block.count == prefix.count ? .end : .bytes(block)
+    // A peer that resets its connection has ended it.
+    case .connectionReset, .ioError: return .end
+    // Somebody else took the bytes, or made the descriptor non-blocking: wait again.
+    case .wouldBlock: return try read(behind: prefix, capacity: capacity)
+    case let failure?: throw failure
+    }
+  }
+
+  private func waitUntilReadable() throws(Errno) -> Bool {
+    var waiting = [
+      pollfd(fd: descriptor, events: Int16(POLLIN), revents: 0),
+      pollfd(fd: wake, events: Int16(POLLIN), revents: 0),
+    ]
+    _ = try retrying { unsafe poll(&waiting, 2, -1) }
+    return waiting[1].revents == 0
+  }
+
+  /// Whether the peer has closed its end, even if bytes are still to be read.
+  public var isHungUp: Bool { hungUp(descriptor) }
+}
+
+/// The sending end of a connection.
+public struct ByteOutput: Sendable {
+  private let descriptor: Int32
+
+  /// Uses an open descriptor, which stays the caller's.
+  public init(_ descriptor: Int32) {
+    self.descriptor = descriptor
+  }
+
+  /// Writes all of `bytes`, for as long as the peer takes. `EPIPE` if it is gone.
+  public func write(_ bytes: [UInt8], count: Int) throws(Errno) {
+    var done = 0
+    while done < count {
+      do {
+        done += try retrying {
+          unsafe bytes.withUnsafeBytes { buffer in
+            unsafe Glibc.write(descriptor, buffer.baseAddress.map { unsafe $0 + done }, count - done)
+          }
+        }
+      } catch .wouldBlock {
+        var waiting = pollfd(fd: descriptor, events: Int16(POLLOUT), revents: 0)
+        _ = try retrying { unsafe poll(&waiting, 1, -1) }
+      }
+    }
+  }
+
+  /// Whether nobody can read what is written any more.
+  public var isHungUp: Bool { hungUp(descriptor) }
+}
+
+private func hungUp(_ descriptor: Int32) -> Bool {
+  var state = pollfd(fd: descriptor, events: 0, revents: 0)
+  guard unsafe poll(&state, 1, 0) == 1 else { return false }
+  return state.revents & Int16(POLLHUP | POLLERR | POLLNVAL) != 0
+}
+
+/// Enlarges a pipe to 1 MiB: moving large objects is then bound by the disk, not by switching between two
+/// processes for each 64 KiB (3.5 to 8 times faster). Anything that is no pipe is left alone.
+public func enlargePipe(_ descriptor: Int32) {
+  _ = borg_set_pipe_size(descriptor, 1 << 20)
+}
+
+/// The signals that end a server, taken as events instead of interruptions.
+public struct EndSignals: Sendable {
+  private let descriptor: Int32
+
+  /// Blocks SIGTERM, SIGHUP and, unless it was ignored, SIGINT in this thread and those it will start, and
+  /// ignores SIGPIPE. To be called before any other thread runs.
+  public init() throws(Errno) {
+    descriptor = try retrying { borg_signal_descriptor() }
+  }
+
+  /// Waits for one of the signals; nil after the time is over. The signals are the process's, and one wait
+  /// at a time is all that there should be.
+  public func wait(milliseconds: Int32) -> Int32? {
+    var waiting = pollfd(fd: descriptor, events: Int16(POLLIN), revents: 0)
+    guard unsafe poll(&waiting, 1, milliseconds) == 1 else { return nil }
+    let number = borg_read_signal(descriptor)
+    return number > 0 ? number : nil
+  }
+}
+
+/// Sets the process's file mode creation mask.
+public func setFileModeCreationMask(_ mask: UInt32) {
+  _ = umask(mode_t(mask & 0o777))
+}
+
+/// Lets the process open as many files as it may: a pipelining client has one open for each large answer.
+public func raiseOpenFileLimit() {
+  var limit = rlimit()
+  let resource = __rlimit_resource_t(RLIMIT_NOFILE.rawValue)
+  guard unsafe getrlimit(resource, &limit) == 0 else { return }
+  limit.rlim_cur = limit.rlim_max
+  _ = unsafe setrlimit(resource, &limit)
+}
+
+/// Writes a line to standard error, which ssh clients log; failures have nowhere to be told.
+public func printToStandardError(_ line: String) {
+  let bytes = Array((line + "\n").utf8)
+  try? ByteOutput(STDERR_FILENO).write(bytes, count: bytes.count)
+}

@@ -1,0 +1,97 @@
+public import SystemPackage
+
+/// A kind of directory entry, as far as a repository cares.
+public enum EntryKind: Sendable, Equatable {
+  case file, directory, other
+}
+
+/// What `stat` tells of a file.
+public struct FileStatus: Sendable, Equatable {
+  public let kind: EntryKind
+  /// Bytes.
+  public let size: Int
+  /// Last modification, in seconds since 1970 UTC.
+  public let modified: Int64
+  /// Tells files of one file system apart.
+  public let inode: UInt64
+
+  public init(kind: EntryKind, size: Int, modified: Int64, inode: UInt64) {
+    self.kind = kind
+    self.size = size
+    self.modified = modified
+    self.inode = inode
+  }
+}
+
+/// What is to happen at the name that `open` is given.
+public enum OpenMode: Sendable, Equatable {
+  /// An existing file, for reading.
+  case read
+  /// An existing directory.
+  case directory
+  /// A new file, mode 0600 whatever the umask (as the original's), for writing.
+  case create
+}
+
+/// What the server knows of the file system below a directory.
+public struct FileSystemFacts: Sendable, Equatable {
+  /// Whether one `syncfs` makes all earlier writes durable and reports their errors.
+  public let syncsWhole: Bool
+  /// Bytes that this user may still write.
+  public let available: UInt64
+
+  public init(syncsWhole: Bool, available: UInt64) {
+    self.syncsWhole = syncsWhole
+    self.available = available
+  }
+}
+
+/// A descriptor of an open file or directory, as `DiskCalls` deals in them.
+public typealias RawDescriptor = Int32
+
+/// The system calls by which a repository touches a disk: the seam at which tests put a failing, lossy and
+/// reordering disk in the kernel's place.
+///
+/// Every call blocks, is thread-safe, retries `EINTR` by itself, and throws the error number of the call.
+/// Names are relative to a directory's descriptor and may have several components.
+public protocol DiskCalls: Sendable {
+  func open(_ name: String, in directory: RawDescriptor, _ mode: OpenMode) throws(Errno) -> RawDescriptor
+  func close(_ descriptor: RawDescriptor)
+
+  /// Reads at most `count` bytes at `offset` into `buffer`, from its index `start`; 0 at the end of the file.
+  func read(
+    _ descriptor: RawDescriptor, at offset: Int, into buffer: inout [UInt8], from start: Int, count: Int
+  ) throws(Errno) -> Int
+
+  /// Writes a range of `bytes` at `offset`, all of it unless it throws.
+  func write(_ descriptor: RawDescriptor, at offset: Int, _ bytes: [UInt8], _ range: Range<Int>) throws(Errno)
+
+  /// Starts writing a file's dirty pages back, without waiting. Advice: errors show at the next sync.
+  func startWriteback(_ descriptor: RawDescriptor, at offset: Int, count: Int)
+
+  /// Returns when a file's data and size, or a directory's entries, are on stable storage.
+  func sync(_ descriptor: RawDescriptor) throws(Errno)
+
+  /// Returns when all that was written to the descriptor's file system is on stable storage.
+  ///
+  /// An earlier write-back error is reported once per descriptor, so it has to be opened before the writes.
+  func syncFileSystem(_ descriptor: RawDescriptor) throws(Errno)
+
+  func rename(
+    _ name: String, in directory: RawDescriptor, to newName: String, in newDirectory: RawDescriptor)
+    throws(Errno)
+  func unlink(_ name: String, in directory: RawDescriptor) throws(Errno)
+  func makeDirectory(_ name: String, in directory: RawDescriptor) throws(Errno)
+  func removeDirectory(_ name: String, in directory: RawDescriptor) throws(Errno)
+
+  /// The entries' names, without `.` and `..`, in no order; names that are not UTF-8 are left out.
+  func entries(of directory: RawDescriptor) throws(Errno) -> [String]
+
+  /// The status of what the name leads to, links followed; an empty name is the directory itself.
+  func status(_ name: String, in directory: RawDescriptor) throws(Errno) -> FileStatus
+
+  /// Takes an exclusive advisory lock on the open file; false if another open file holds one.
+  func lock(_ descriptor: RawDescriptor) throws(Errno) -> Bool
+
+  func facts(_ descriptor: RawDescriptor) throws(Errno) -> FileSystemFacts
+}

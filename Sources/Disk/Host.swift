@@ -1,0 +1,70 @@
+import CSyscalls
+import Glibc
+
+/// What this process knows of the machine that it runs on.
+public enum Host {
+  public static var processID: Int { Int(getpid()) }
+
+  /// Whether a process of this machine exists; one that may not be signalled does.
+  public static func processIsAlive(_ id: Int) -> Bool {
+    guard id > 0, let id = pid_t(exactly: id) else { return false }
+    return kill(id, 0) == 0 || errno != ESRCH
+  }
+
+  /// Milliseconds since 1970 UTC.
+  public static func now() -> Int64 {
+    var time = timespec()
+    unsafe _ = clock_gettime(CLOCK_REALTIME, &time)
+    return Int64(time.tv_sec) * 1000 + Int64(time.tv_nsec) / 1_000_000
+  }
+
+  /// The name by which other Borg processes on this machine know it in lock objects:
+  /// `fully.qualified.name@` and the decimal hardware address.
+  ///
+  /// Asks the name service, so it may block; ask once, and late. Source: borg 2.0.0b18
+  /// `src/borg/platform/base.py`, Python's `uuid.getnode`.
+  public static func identity() -> String {
+    var address = borg_hardware_address()
+    // Without a hardware address Python takes a random one with the multicast bit set, per process.
+    if address == 0 { address = UInt64.random(in: 0..<1 << 48) | 1 << 40 }
+    return "\(canonicalName())@\(address)"
+  }
+
+  private static func canonicalName() -> String {
+    var buffer = [CChar](repeating: 0, count: 256)
+    guard unsafe gethostname(&buffer, buffer.count - 1) == 0 else { return "localhost" }
+    let bytes = buffer.prefix { $0 != 0 }.map { UInt8(bitPattern: $0) }
+    let name = String(decoding: bytes, as: UTF8.self)
+    var hints = unsafe addrinfo()
+    unsafe hints.ai_flags = AI_CANONNAME
+    var found: UnsafeMutablePointer<addrinfo>?
+    guard unsafe getaddrinfo(name, nil, &hints, &found) == 0, let first = unsafe found else { return name }
+    defer { unsafe freeaddrinfo(first) }
+    guard let canonical = unsafe first.pointee.ai_canonname else { return name }
+    return unsafe String(cString: canonical)
+  }
+
+  /// Random bytes from the kernel.
+  public static func randomBytes(_ count: Int) -> [UInt8] {
+    var generator = SystemRandomNumberGenerator()
+    return (0..<count).map { _ in UInt8.random(in: .min ... .max, using: &generator) }
+  }
+
+  /// The command line's words as bytes, the program's name first: paths in them need not be UTF-8.
+  public static func arguments() -> [[UInt8]] {
+    (0..<Int(CommandLine.argc)).compactMap { index in
+      guard let word = unsafe CommandLine.unsafeArgv[index] else { return nil }
+      return unsafe bytes(of: word)
+    }
+  }
+
+  private static func bytes(of text: UnsafePointer<CChar>) -> [UInt8] {
+    unsafe Array(UnsafeBufferPointer(start: text, count: strlen(text))).map { UInt8(bitPattern: $0) }
+  }
+
+  /// The value of an environment variable, as bytes.
+  public static func environment(_ name: String) -> [UInt8]? {
+    guard let value = unsafe getenv(name) else { return nil }
+    return unsafe bytes(of: value)
+  }
+}

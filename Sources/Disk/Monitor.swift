@@ -1,0 +1,129 @@
+import Glibc
+
+/// State behind a lock, with a condition that threads wait for: what `Mutex` lacks.
+///
+/// `@unchecked Sendable`: `state` is only touched while `mutex` is held. Unsafe code stands here because
+/// POSIX threads' objects need a fixed address.
+@safe public final class Monitor<State>: @unchecked Sendable {
+  private var state: State
+  private let mutex: UnsafeMutablePointer<pthread_mutex_t>
+  private let condition: UnsafeMutablePointer<pthread_cond_t>
+
+  public init(_ state: State) {
+    self.state = state
+    unsafe mutex = .allocate(capacity: 1)
+    unsafe condition = .allocate(capacity: 1)
+    unsafe mutex.initialize(to: pthread_mutex_t())
+    unsafe condition.initialize(to: pthread_cond_t())
+    unsafe _ = pthread_mutex_init(mutex, nil)
+    var attributes = pthread_condattr_t()
+    unsafe _ = pthread_condattr_init(&attributes)
+    // Waits must not end early or late when somebody sets the wall clock.
+    unsafe _ = pthread_condattr_setclock(&attributes, CLOCK_MONOTONIC)
+    unsafe _ = pthread_cond_init(condition, &attributes)
+    unsafe _ = pthread_condattr_destroy(&attributes)
+  }
+
+  deinit {
+    unsafe _ = pthread_cond_destroy(condition)
+    unsafe _ = pthread_mutex_destroy(mutex)
+    unsafe condition.deallocate()
+    unsafe mutex.deallocate()
+  }
+
+  /// Runs `body` with the state to itself. Never do I/O in it.
+  public func withLock<Result, Failure: Error>(_ body: (inout State) throws(Failure) -> Result)
+    throws(Failure) -> Result
+  {
+    unsafe _ = pthread_mutex_lock(mutex)
+    defer { unsafe _ = pthread_mutex_unlock(mutex) }
+    return try body(&state)
+  }
+
+  /// Changes the state, then wakes all who wait for it.
+  public func update<Result>(_ body: (inout State) -> Result) -> Result {
+    withLock { state in
+      defer { unsafe _ = pthread_cond_broadcast(condition) }
+      return body(&state)
+    }
+  }
+
+  /// Waits until `body` gives a result, asking it again after every `update`; nil after `timeout`.
+  public func wait<Result>(timeout: Duration, until body: (inout State) -> Result?) -> Result? {
+    var deadline = timespec()
+    unsafe _ = clock_gettime(CLOCK_MONOTONIC, &deadline)
+    let (seconds, attoseconds) = timeout.components
+    let nanoseconds = deadline.tv_nsec + Int(attoseconds / 1_000_000_000)
+    deadline.tv_sec += Int(min(max(seconds, 0), 1 << 32)) + nanoseconds / 1_000_000_000
+    deadline.tv_nsec = nanoseconds % 1_000_000_000
+    return withLock { state in
+      while true {
+        if let result = body(&state) { return result }
+        if unsafe pthread_cond_timedwait(condition, mutex, &deadline) == ETIMEDOUT { return body(&state) }
+      }
+    }
+  }
+
+  /// Waits until `body` gives a result, asking it again after every `update`.
+  public func wait<Result>(until body: (inout State) -> Result?) -> Result {
+    withLock { state in
+      while true {
+        if let result = body(&state) { return result }
+        unsafe _ = pthread_cond_wait(condition, mutex)
+      }
+    }
+  }
+}
+
+/// A one-way switch that long-running work looks at and sleeping work wakes up by.
+public final class Cancellation: Sendable {
+  private let cancelled = Monitor(false)
+
+  public init() {}
+
+  public func cancel() { cancelled.update { $0 = true } }
+
+  public var isCancelled: Bool { cancelled.withLock { $0 } }
+
+  /// Sleeps for the duration; true as soon as the switch is thrown.
+  public func sleep(_ duration: Duration) -> Bool {
+    cancelled.wait(timeout: duration) { $0 ? true : nil } ?? false
+  }
+}
+
+/// A thread of the operating system with an owner that joins it.
+public final class WorkerThread: @unchecked Sendable {
+  private let thread: pthread_t
+  /// `joined` guards against a second join, which would be undefined; only the owner calls `join`.
+  private var joined = false
+
+  private final class Body: Sendable {
+    let run: @Sendable () -> Void
+    init(_ run: @escaping @Sendable () -> Void) { self.run = run }
+  }
+
+  /// Starts `body` on a new thread; nil if the system gives no more threads.
+  public init?(_ body: @escaping @Sendable () -> Void) {
+    var thread = pthread_t()
+    let argument = unsafe Unmanaged.passRetained(Body(body))
+    let result = unsafe pthread_create(
+      &thread, nil,
+      { argument in
+        guard let argument = unsafe argument else { return nil }
+        unsafe Unmanaged<Body>.fromOpaque(argument).takeRetainedValue().run()
+        return nil
+      }, argument.toOpaque())
+    guard result == 0 else {
+      unsafe argument.release()
+      return nil
+    }
+    self.thread = thread
+  }
+
+  /// Waits for the thread's end.
+  public func join() {
+    guard !joined else { return }
+    joined = true
+    _ = pthread_join(thread, nil)
+  }
+}

@@ -1,0 +1,279 @@
+public import BorgFormat
+public import Disk
+public import Storage
+import Synchronization
+
+/// A Borg 2 repository of version 3 over any store: the engine behind the dialect of b16 to b21.
+///
+/// Blocking and thread-safe; calls that concern one object are the caller's to order, and everything but
+/// `get`, `put` and `delete` is to run alone. Source: borg 2.0.0b18 `src/borg/repository.py`.
+public final class ObjectRepository: Sendable {
+  /// 32 bytes, chosen at creation.
+  public let id: [UInt8]
+  let store: any ObjectStore
+  let reporter: any Reporter
+  let cancellation: Cancellation
+  private let lock: Mutex<RepositoryLock?>
+  /// Whether no cached chunk index can name an object that was deleted in this session.
+  private let indexesAreGone = Mutex(false)
+
+  /// How a repository is to be opened.
+  public struct Mode: Sendable {
+    public var creates: Bool
+    public var locks: Bool
+    public var isExclusive: Bool
+    /// How long to wait for the lock; zero is one attempt.
+    public var lockWait: Duration
+
+    public init(creates: Bool, locks: Bool, isExclusive: Bool, lockWait: Duration) {
+      (self.creates, self.locks, self.isExclusive, self.lockWait) = (creates, locks, isExclusive, lockWait)
+    }
+  }
+
+  /// Opens the repository in `store`, which it creates first if asked to, and locks it.
+  ///
+  /// The store is not closed when this throws.
+  public init(
+    store: any ObjectStore, mode: Mode, owner: LockOwner, reporter: any Reporter, cancellation: Cancellation
+  ) throws(ServeError) {
+    if mode.creates { try Self.create(in: store) }
+    self.id = try Self.verify(store)
+    self.store = store
+    self.reporter = reporter
+    self.cancellation = cancellation
+    guard mode.locks else {
+      self.lock = Mutex(nil)
+      return
+    }
+    self.lock = Mutex(
+      try RepositoryLock.acquire(
+        in: store, owner: owner, exclusive: mode.isExclusive, wait: mode.lockWait,
+        cancellation: cancellation, reporter: reporter))
+  }
+
+  /// Writes what makes an empty directory a repository. The readme comes last: without it no Borg takes the
+  /// directory for a repository, so that a creation that was cut short is none.
+  private static func create(in store: any ObjectStore) throws(ServeError) {
+    let index = ChunkIndex.empty
+    var bytes: [UInt8] = []
+    index.write { piece in for position in piece.indices { bytes.append(piece[position]) } }
+    let indexName = try StoreName(parsing: "\(Namespace.cache.rawValue)/\(index.objectName)")
+    try store.store(indexName, ObjectContent(bytes))
+    try store.store(RepositoryLayout.idName, ObjectContent(Array(Hex.string(Host.randomBytes(32)).utf8)))
+    let version = Array(String(RepositoryLayout.version).utf8)
+    try store.store(RepositoryLayout.versionName, ObjectContent(version))
+    try store.store(RepositoryLayout.readmeName, ObjectContent(Array(RepositoryLayout.readme.utf8)))
+  }
+
+  /// Makes sure that the store holds a repository of the right version; returns its id.
+  private static func verify(_ store: any ObjectStore) throws(ServeError) -> [UInt8] {
+    let label = store.label
+    guard let readme = try store.load(RepositoryLayout.readmeName, limit: Limits.smallObject) else {
+      throw .repositoryMissing(label)
+    }
+    guard readme == Array(RepositoryLayout.readme.utf8) else { throw .repositoryInvalid(label) }
+    let version = try text(RepositoryLayout.versionName, in: store)
+    guard let number = Int64(version.filter { !$0.isWhitespace }) else {
+      throw .repositoryConfigInvalid(label, detail: "config/version is not a number")
+    }
+    guard number == RepositoryLayout.version else {
+      throw .repositoryConfigInvalid(
+        label, detail: "repository version \(number) is not supported by this borg version")
+    }
+    guard let id = Hex.decode(try text(RepositoryLayout.idName, in: store), letters: .anyCase), id.count == 32
+    else {
+      throw .repositoryConfigInvalid(label, detail: "config/id is not 64 hex digits")
+    }
+    return id
+  }
+
+  private static func text(_ name: StoreName, in store: any ObjectStore) throws(ServeError) -> String {
+    guard let bytes = try store.load(name, limit: Limits.smallObject) else {
+      throw .storeObjectMissing(name.text)
+    }
+    return String(decoding: bytes, as: UTF8.self)
+  }
+
+  /// Makes everything durable, releases the lock and closes the store. The lock is released even if the
+  /// store cannot keep its promise, and the first failure thrown.
+  public func close() throws(ServeError) {
+    var failure: ServeError?
+    do { try store.barrier(durable: true) } catch { failure = error }
+    do { try releaseLock() } catch { failure = failure ?? error }
+    do { try store.close() } catch { failure = failure ?? error }
+    if let failure { throw failure }
+  }
+
+  private func releaseLock() throws(ServeError) {
+    let held = lock.withLock { lock in
+      defer { lock = nil }
+      return lock
+    }
+    try held?.release()
+  }
+
+  /// Removes the repository. Returns the top-level names of foreign entries, which stay.
+  public func destroy() throws(ServeError) -> [String] {
+    try refreshLock()
+    return try store.destroy()
+  }
+
+  /// Keeps the lock from going stale, and notices when somebody broke it.
+  public func refreshLock() throws(ServeError) {
+    try lock.withLock { $0 }?.refresh()
+  }
+
+  /// Removes every lock that anybody has on the repository.
+  public func breakLock() throws(ServeError) {
+    try RepositoryLock.breakAll(in: store)
+  }
+
+  /// Publishes objects that have waited for too long; called every second or so.
+  public func tick() { store.tick() }
+
+  /// Begins an object that a later `put` or `storeStore` gets.
+  public func upload() throws(ServeError) -> any Upload { try store.upload() }
+
+  // MARK: Repository objects
+
+  /// What a `get` answers: bytes in memory, or the first `count` bytes of an object on disk.
+  public enum Content: Sendable {
+    case bytes([UInt8])
+    case object(any StoredObject, count: Int)
+  }
+
+  /// A repository object, or only its header and metadata; nil if there is none.
+  public func get(_ id: ObjectID, readsData: Bool = true) throws(ServeError) -> Content? {
+    try refreshLock()
+    guard let object = try store.open(StoreName(id: id)) else { return nil }
+    if readsData { return try Self.content(of: object, count: object.size) }
+    let header = try object.prefix(ObjectHeader.size)
+    guard header.count == ObjectHeader.size, let metaSize = try? ObjectHeader(parsing: header.span).metaSize
+    else { throw .integrity(Self.tooSmall(id, expected: ObjectHeader.size, got: header.count)) }
+    let available = object.size - ObjectHeader.size
+    guard available >= metaSize else {
+      throw .integrity(Self.tooSmall(id, expected: metaSize, got: available))
+    }
+    return try Self.content(of: object, count: ObjectHeader.size + metaSize)
+  }
+
+  private static func tooSmall(_ id: ObjectID, expected: Int, got: Int) -> String {
+    "Object too small [id \(id.hex)]: expected \(expected), got \(got) bytes"
+  }
+
+  private static func content(of object: any StoredObject, count: Int) throws(ServeError) -> Content {
+    guard count <= Limits.inlineValue else { return .object(object, count: count) }
+    let bytes = try object.prefix(count)
+    // The answer's head promises this many bytes.
+    guard bytes.count == count else {
+      throw .integrity("object ends after \(bytes.count) of \(count) bytes")
+    }
+    return .bytes(bytes)
+  }
+
+  public func put(_ id: ObjectID, _ content: ObjectContent, size: Int) throws(ServeError) {
+    try refreshLock()
+    guard size <= Limits.putData else {
+      throw .integrity("More than allowed put data [\(size) > \(Limits.putData)]")
+    }
+    try store.store(StoreName(id: id), content)
+  }
+
+  /// Deletes a repository object; false if there was none.
+  ///
+  /// Before the first one, the cached chunk indexes go, durably: if this session ends early, the next
+  /// client rebuilds its index from what is there, instead of believing in objects that are gone.
+  public func delete(_ id: ObjectID) throws(ServeError) -> Bool {
+    try refreshLock()
+    try forgetIndexes()
+    return try store.delete(StoreName(id: id))
+  }
+
+  func forgetIndexes() throws(ServeError) {
+    guard !indexesAreGone.withLock({ $0 }) else { return }
+    for name in try indexNames() { _ = try store.delete(name) }
+    indexesAreGone.withLock { $0 = true }
+  }
+
+  func indexNames() throws(ServeError) -> [StoreName] {
+    let cache = Namespace.cache.rawValue
+    return (try store.list(cache, deleted: false) ?? [])
+      .filter { $0.name.hasPrefix(RepositoryLayout.chunkIndexPrefix) }
+      .compactMap { try? StoreName(parsing: "\(cache)/\($0.name)") }
+  }
+
+  /// At most `limit` objects with ids above `marker`, which need not exist, in ascending order.
+  public func list(after marker: ObjectID?, limit: Int) throws(ServeError) -> [ListedID] {
+    try refreshLock()
+    return try store.objects(after: marker, limit: limit, foreign: reportForeign) ?? []
+  }
+
+  func reportForeign(_ name: String) {
+    reporter.log(.warning, .serve, "Ignoring \(name.shortened), which is no repository object.")
+  }
+
+  // MARK: Other objects
+
+  public func manifest() throws(ServeError) -> Content {
+    try refreshLock()
+    guard let object = try store.open(RepositoryLayout.manifestName) else { throw .manifestMissing }
+    return try Self.content(of: object, count: object.size)
+  }
+
+  public func loadKey() throws(ServeError) -> Content {
+    guard let object = try store.open(RepositoryLayout.keyName) else {
+      throw .storeObjectMissing(RepositoryLayout.keyName.text)
+    }
+    return try Self.content(of: object, count: object.size)
+  }
+
+  public func storeList(_ directory: String, deleted: Bool) throws(ServeError) -> [ListedObject] {
+    try refreshLock()
+    try StoreName.validate(directory)
+    return try store.list(directory, deleted: deleted) ?? []
+  }
+
+  public func storeLoad(_ name: StoreName) throws(ServeError) -> Content {
+    try refreshLock()
+    guard let object = try store.open(name) else { throw .storeObjectMissing(nested(name)) }
+    return try Self.content(of: object, count: object.size)
+  }
+
+  public func storeStore(_ name: StoreName, _ content: ObjectContent, size: Int) throws(ServeError) {
+    try refreshLock()
+    let limit = Self.sizeLimit(of: name)
+    guard size <= limit else {
+      throw .integrity("More than allowed in \(name.text) [\(size) > \(limit)]")
+    }
+    try store.store(name, content)
+    if name.namespace == .cache { indexesAreGone.withLock { $0 = false } }
+  }
+
+  /// The largest value that an object of this name may have.
+  public static func sizeLimit(of name: StoreName) -> Int {
+    switch name.namespace {
+    case .data: Limits.putData
+    case .cache: Limits.chunkIndex
+    // repo-space writes fillers of 64 MiB there.
+    case .config where name.text.hasPrefix("config/space-reserve."): Limits.chunkIndex
+    case .config, .archives, .keys, .locks: Limits.smallObject
+    }
+  }
+
+  public func storeDelete(_ name: StoreName) throws(ServeError) {
+    try refreshLock()
+    if name.namespace == .data { try forgetIndexes() }
+    guard try store.delete(name) else { throw .storeObjectMissing(nested(name)) }
+  }
+
+  public func storeMove(_ name: StoreName, to newName: StoreName) throws(ServeError) {
+    try refreshLock()
+    if name.namespace == .data { try forgetIndexes() }
+    guard try store.move(name, to: newName) else { throw .storeObjectMissing(nested(name)) }
+  }
+
+  /// The name with which the original reports a missing object.
+  private func nested(_ name: StoreName) -> String { name.nested(dataLevels: store.dataLevels) }
+
+  public func availableSpace() -> UInt64? { store.availableSpace() }
+}

@@ -1,0 +1,219 @@
+public import BorgFormat
+public import Disk
+public import ObjectRepository
+public import Session
+import Storage
+
+/// How a connection came to its end.
+public enum ConnectionEnd: Equatable, Sendable {
+  /// The client closed it.
+  case closed
+  /// `interrupt` was called.
+  case interrupted
+  /// The client sent what is no request.
+  case fault(RPCFault)
+  /// The client cannot be reached.
+  case broken
+}
+
+/// One client's connection, from its first byte to its last: reads requests, has them answered, and leaves
+/// the repository whole and unlocked whatever the end is.
+///
+/// A class because the thread that watches for signals ends what another one reads.
+public final class RPCConnection: Sendable {
+  private let input: ByteInput
+  private let output: ByteOutput
+  private let session: Session
+  private let server: RPCServer
+  private let reporter: RPCReporter
+  private let pipeline: RequestPipeline<RPCServer>
+
+  /// Two workers: with one, half of the time of small objects goes by waiting for the kernel's locks and
+  /// journal; a third gains nothing on one disk.
+  private static let workers = 2
+
+  /// What the server knows before anything is read.
+  public struct Configuration: Sendable {
+    public var session = SessionConfiguration()
+    public var filter = LogFilter()
+    /// Describes the server in error replies, for bug reports.
+    public var sysinfo = ""
+    public var owner: LockOwner
+
+    public init(owner: LockOwner) { self.owner = owner }
+  }
+
+  public init(input: ByteInput, output: ByteOutput, configuration: Configuration) {
+    let reporter = RPCReporter(filter: configuration.filter)
+    let cancellation = Cancellation()
+    let session = Session(
+      configuration: configuration.session, owner: configuration.owner, reporter: reporter,
+      cancellation: cancellation)
+    let server = RPCServer(session: session, reporter: reporter, sysinfo: configuration.sysinfo)
+    (self.input, self.output, self.session, self.server) = (input, output, session, server)
+    self.reporter = reporter
+    self.pipeline = RequestPipeline(handler: server, output: output, workers: Self.workers) {
+      cancellation.cancel()
+      input.interrupt()
+    }
+  }
+
+  /// Sends the client a record as soon as it is known to understand one.
+  public func log(_ level: LogLevel, _ logger: Logger, _ message: String) {
+    reporter.log(level, logger, message)
+  }
+
+  /// Ends the connection from another thread: requests that have arrived are completed, lock waits and
+  /// checks are stopped.
+  public func interrupt() {
+    session.cancellation.cancel()
+    input.interrupt()
+  }
+
+  /// The periodic work, called every half second or so from another thread.
+  public func tick() {
+    session.tick()
+    // While the reader waits for room it cannot see that nobody is there any more.
+    if output.isHungUp || pipeline.readerIsBlocked && input.isHungUp { interrupt() }
+  }
+
+  /// Serves until the connection ends. Blocking.
+  ///
+  /// When it returns the repository is closed: everything durable, its lock gone, nothing staged. `patience`
+  /// is how long a client that was interrupted gets to read its last answers.
+  public func run(patience: Duration = .seconds(1)) -> ConnectionEnd {
+    guard pipeline.start(workers: Self.workers) else { return .broken }
+    let end = read()
+    pipeline.endInput()
+    do {
+      try session.close()
+    } catch .notLocked {
+      // Somebody broke the lock: nothing is left to release.
+    } catch {
+      printToStandardError("borg-serve: closing the repository failed: \(error)")
+    }
+    pipeline.drain(patience: end == .interrupted ? patience : nil)
+    return pipeline.outputIsBroken ? .broken : end
+  }
+
+  // MARK: Reading
+
+  private func read() -> ConnectionEnd {
+    var parser = Incoming()
+    do {
+      while true {
+        switch try parser.next() {
+        case .call(let request, let uploads):
+          if !parser.hasBegun {
+            parser.hasBegun = true
+            reporter.begin { [pipeline] in pipeline.post($0) }
+          }
+          pipeline.submit(RPCCall(request: request, uploads: uploads))
+        case .large(let hole, let method):
+          guard try receive(hole, method, &parser) else { return ended(parser) }
+        case .needs(let capacity):
+          switch try input.read(behind: parser.rest, capacity: capacity) {
+          case .bytes(let block): parser.replace(block)
+          case .end: return ended(parser)
+          case .interrupted:
+            parser.abandonUploads()
+            return .interrupted
+          }
+        }
+      }
+    } catch let fault as RPCFault {
+      parser.abandonUploads()
+      return .fault(fault)
+    } catch {
+      parser.abandonUploads()
+      return .broken
+    }
+  }
+
+  /// The client has closed its end. One that waits for a lock, or for a check, is not there to see it, unless
+  /// its requests came from a file.
+  private func ended(_ parser: Incoming) -> ConnectionEnd {
+    parser.abandonUploads()
+    if !input.isRegularFile { session.cancellation.cancel() }
+    return .closed
+  }
+
+  /// Moves a large value out of the stream, to a staged file or to nowhere; false if the stream ends first.
+  private func receive(_ hole: RPCRequestParser.Hole, _ method: String?, _ parser: inout Incoming) throws
+    -> Bool
+  {
+    // Which repository the value belongs to is certain once every earlier `open` and `close` is done.
+    pipeline.waitForExclusive()
+    let limit = method.map { RPCMethod(rawValue: $0)?.valueLimit ?? 0 } ?? Limits.chunkIndex
+    let isWanted = hole.length <= limit && !parser.hasUpload
+    let upload = isWanted ? session.upload() : nil
+    let (block, arrived) = parser.split(at: hole, upload)
+    upload?.append(block, arrived)
+    var left = hole.length - arrived.count
+    while left > 0 {
+      // Never more than the value's own bytes, so that what follows stays in the stream.
+      switch try input.read(behind: [], capacity: min(left, Limits.readBlock)) {
+      case .bytes(let block):
+        upload?.append(block, block.indices)
+        left -= block.count
+      case .end, .interrupted:
+        return false
+      }
+    }
+    return true
+  }
+}
+
+/// The bytes that have come in and are not yet requests, and the state of the one being put together.
+private struct Incoming {
+  private var block: [UInt8] = []
+  private var start = 0
+  private var holes: [RPCRequestParser.Hole] = []
+  private var uploads: [(any Upload)?] = []
+  /// Whether a first request has come.
+  var hasBegun = false
+
+  enum Step {
+    case call(RPCRequest, [(any Upload)?])
+    case large(RPCRequestParser.Hole, method: String?)
+    case needs(capacity: Int)
+  }
+
+  /// What can be done with the bytes at hand.
+  mutating func next() throws(RPCFault) -> Step {
+    switch try RPCRequestParser.parse(block, from: start, holes: holes) {
+    case .request(let request, let end):
+      defer { (start, holes, uploads) = (end, [], []) }
+      return .call(request, uploads)
+    case .large(let hole, let method):
+      return .large(hole, method: method)
+    case .incomplete(let needed):
+      return .needs(capacity: max(needed - start, Limits.readBlock))
+    }
+  }
+
+  /// The bytes that belong to no request yet.
+  var rest: ArraySlice<UInt8> { block[start...] }
+
+  /// Goes on with a block that begins with `rest`.
+  mutating func replace(_ block: [UInt8]) {
+    holes = holes.map { .init(offset: $0.offset - start, length: $0.length) }
+    (self.block, start) = (block, 0)
+  }
+
+  var hasUpload: Bool { uploads.contains { $0 != nil } }
+
+  /// Takes a large value's payload out; returns the old block and where the part that had arrived stands.
+  mutating func split(at hole: RPCRequestParser.Hole, _ upload: (any Upload)?) -> ([UInt8], Range<Int>) {
+    let old = block
+    let arrived = hole.offset..<min(hole.offset + hole.length, old.count)
+    block.removeSubrange(arrived)
+    holes.append(hole)
+    uploads.append(upload)
+    return (old, arrived)
+  }
+
+  func abandonUploads() {
+    for upload in uploads { upload?.abandon() }
+  }
+}

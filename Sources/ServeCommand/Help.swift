@@ -1,0 +1,88 @@
+/// The text of `--help`, wrapped at 79 columns.
+enum Help {
+  static let text = """
+    Usage: borg-serve [serve] [options]
+           borg [options] serve [options]
+
+    Serves Borg repositories to Borg clients: once, over standard input and
+    output, as ssh starts it for a client with a repository at ssh://..., or with
+    --socket to any number of clients on this host that use socket://...
+    The client says which repository it wants; --repo and BORG_REPO do nothing.
+
+    Access:
+      --restrict-to-path PATH
+                            Only repositories at PATH or below it. May be given
+                            several times.
+      --restrict-to-repository PATH
+                            Only the repository at PATH itself. May be given
+                            several times. PATH, or its last element, may be
+                            missing: then a client may create the repository.
+                            Where both kinds of restriction are given, both have
+                            to admit a repository.
+      --permissions MODE    What clients may do; wins over BORG_REPO_PERMISSIONS.
+                              all         everything (default)
+                              no-delete   read and add; delete and overwrite
+                                          nothing
+                              write-only  add; read no archives
+                              read-only   read only
+      --append-only         Borg 1.x repositories: only append to segment files.
+      --storage-quota SIZE  Borg 1.x repositories: quota, as in 5G or 1.5T; at
+                            least 10M, or 0 for none.
+
+    Transport:
+      --socket[=PATH]       Listen on the unix socket PATH; without PATH on
+                            borg.sock in the runtime directory.
+      --umask MASK          Octal mask for files that are created (default 0077).
+      --rest                Speak HTTP, for clients of 2.0.0b22 and later; not
+                            supported yet.
+      --backend URL         With --rest: the repository, as in FILE:/srv/repo.
+
+    Messages:
+      --critical, --error, --warning, --info (-v, --verbose), --debug
+                            Least severe level to report (default --warning).
+      --debug-topic TOPIC   Report everything about TOPIC, which is short for
+                            borg.debug.TOPIC if it has no dot. May be given
+                            several times.
+      --show-version        Report the version.
+      --show-rc             Report the exit code.
+      --log-json            Report in JSON, to clients of Borg 1.x.
+
+    Others:
+      -h, --help            Print this help.
+      -V, --version         Print the version; before the word serve only.
+      --lock-wait SECONDS   Accepted; a client says itself how long it waits for a
+                            lock (default 10, or BORG_LOCK_WAIT).
+
+      Accepted without effect, because some version of Borg has them: --repo (-r),
+      --progress (-p), --iec, --remote-path, --rsh, --upload-ratelimit,
+      --upload-buffer, --remote-ratelimit, --remote-buffer, --debug-profile,
+      --consider-part-files, --cockpit. Not accepted: --bypass-lock, --config.
+
+    Options may stand before or after the word serve; of two values the one after
+    it counts. Long options may be cut short where that is unambiguous, and take
+    their value as --option VALUE or --option=VALUE.
+
+    Forced commands: where sshd has set SSH_ORIGINAL_COMMAND, the log level, debug
+    topics and --lock-wait are those of the client's command, and with --rest its
+    --backend. Nothing else in it counts, and what is no borg command is refused.
+
+    Examples, lines of ~/.ssh/authorized_keys:
+      A key that can use borg only, and only one directory:
+        command="borg serve --restrict-to-path /path/to/repo",restrict ssh-rsa ...
+      A key that cannot change anything:
+        command="borg serve --permissions=read-only",restrict ssh-rsa ...
+      A key with a variable set for the server:
+        command="BORG_XXX=value borg serve [...]",restrict ssh-rsa ...
+    Example, clients on this host:
+        borg serve --socket=/run/borg/borg.sock --restrict-to-path /srv/borg
+
+    Exit codes:
+        0  the client has closed the connection
+        2  usage error, malformed message, or any other error
+       83  repository path not allowed (with --rest)
+       85  a message that is not a request
+    128+N  ended by signal N
+    With BORG_EXIT_CODES set to anything but modern, 83 and 85 become 2.
+
+    """
+}

@@ -1,0 +1,239 @@
+import BorgFormat
+public import Disk
+public import Storage
+import SystemPackage
+
+/// What goes back to the client for one request.
+public enum Answer: Sendable {
+  case bytes([UInt8])
+  /// These bytes, then the first `count` of the object.
+  case stream(head: [UInt8], object: any StoredObject, count: Int)
+
+  /// Bytes that the answer keeps in memory.
+  var weight: Int {
+    switch self {
+    case .bytes(let bytes): bytes.count
+    case .stream(let head, _, _): head.count
+    }
+  }
+}
+
+/// A dialect's way of answering requests.
+public protocol RequestHandler: Sendable {
+  associatedtype Request: Sendable
+
+  func lane(of request: Request) -> Lane
+
+  /// Bytes of values that the request keeps in memory.
+  func weight(of request: Request) -> Int
+
+  /// Does the work. Blocking; called on worker threads, in the order that the lanes demand.
+  func answer(_ request: Request) -> Answer
+}
+
+/// Takes a session's requests in, has them answered by workers, and sends the answers in order.
+///
+/// Bounded in requests, in bytes taken in and in bytes to be sent: `submit` blocks the reader, and workers
+/// pause, until the client has taken what is its. The request whose answer is next in order is always
+/// worked on, so that the bounds cannot lock each other out.
+public final class RequestPipeline<Handler: RequestHandler>: Sendable {
+  private let handler: Handler
+  private let output: ByteOutput
+  /// Called once, from the sending thread, when the client cannot be reached any more.
+  private let outputBroke: @Sendable () -> Void
+  private let state: Monitor<State>
+
+  private struct State {
+    var schedule: RequestSchedule<Handler.Request, Answer>
+    var answerBytes = 0
+    var records: [[UInt8]] = []
+    var recordBytes = 0
+    var inputEnded = false
+    var outputIsBroken = false
+    var readerIsBlocked = false
+    var senderEnded = false
+    var threads: [WorkerThread] = []
+  }
+
+  /// Requests that a worker takes at a time: one lock and one wake-up for all of them.
+  private static var batch: Int { 16 }
+
+  /// `workers`: one to a few for disks, more for remote stores.
+  public init(
+    handler: Handler, output: ByteOutput, workers: Int, outputBroke: @escaping @Sendable () -> Void
+  ) {
+    self.handler = handler
+    self.output = output
+    self.outputBroke = outputBroke
+    state = Monitor(State(schedule: RequestSchedule(workers: workers)))
+  }
+
+  /// Starts the threads. False if the system has none to give.
+  public func start(workers: Int) -> Bool {
+    var bodies: [@Sendable () -> Void] = (0..<workers).map { worker in { [self] in work(worker) } }
+    bodies.append { [self] in send() }
+    for body in bodies {
+      guard let thread = WorkerThread(body) else { return false }
+      state.withLock { $0.threads.append(thread) }
+    }
+    return true
+  }
+
+  // MARK: The reader's side
+
+  /// Takes a request in; blocks while too much is in flight.
+  public func submit(_ request: Handler.Request) {
+    let lane = handler.lane(of: request)
+    let weight = handler.weight(of: request)
+    state.wait { state -> Void? in
+      let schedule = state.schedule
+      let hasRoom =
+        schedule.inFlight < Limits.requestsInFlight
+        && (schedule.requestBytes + weight <= Limits.requestBytesInFlight || schedule.isIdle)
+      state.readerIsBlocked = !hasRoom
+      return hasRoom ? () : nil
+    }
+    state.update { $0.schedule.submit(request, lane: lane, weight: weight) }
+  }
+
+  /// Blocks until no exclusive request is left: from then on it is certain which repository is open.
+  public func waitForExclusive() {
+    state.wait { $0.schedule.exclusiveCount == 0 ? () : nil }
+  }
+
+  /// Whether the reader waits for room and so cannot notice that the client is gone.
+  public var readerIsBlocked: Bool { state.withLock { $0.readerIsBlocked } }
+
+  /// Says that no request comes any more, and waits until all that came are finished. Their answers may
+  /// still be on their way.
+  public func endInput() {
+    state.update { $0.inputEnded = true }
+    state.wait { $0.schedule.isIdle ? () : nil }
+  }
+
+  /// Waits until every answer is sent, or for as long as `patience` lasts, if it is given.
+  public func drain(patience: Duration?) {
+    let isDone: (inout State) -> Void? = { $0.senderEnded ? () : nil }
+    if let patience {
+      guard state.wait(timeout: patience, until: isDone) != nil else { return }
+    } else {
+      state.wait(until: isDone)
+    }
+    for thread in state.withLock({ $0.threads }) { thread.join() }
+  }
+
+  // MARK: Out of order
+
+  /// Sends a message that answers nothing, such as a log record, before any answer that is still to come.
+  /// Blocks while the client is too slow for them.
+  public func post(_ message: [UInt8]) {
+    state.wait { state -> Void? in
+      state.recordBytes < Limits.requestBytesInFlight || state.outputIsBroken || state.inputEnded
+        ? () : nil
+    }
+    state.update { state in
+      guard !state.outputIsBroken else { return }
+      state.records.append(message)
+      state.recordBytes += message.count
+    }
+  }
+
+  // MARK: The workers' side
+
+  private func work(_ worker: Int) {
+    while true {
+      let jobs: [RequestSchedule<Handler.Request, Answer>.Job] = state.wait { state in
+        var jobs: [RequestSchedule<Handler.Request, Answer>.Job] = []
+        while jobs.count < Self.batch, let next = state.schedule.next(for: worker),
+          state.answerBytes < Limits.requestBytesInFlight || next.number == state.schedule.head
+            || state.inputEnded
+        {
+          guard let job = state.schedule.take(for: worker) else { break }
+          jobs.append(job)
+        }
+        if !jobs.isEmpty { return jobs }
+        return state.inputEnded && state.schedule.isIdle ? [] : nil
+      }
+      guard !jobs.isEmpty else { return }
+      let answers = jobs.map { handler.answer($0.request) }
+      state.update { state in
+        for (job, answer) in zip(jobs, answers) {
+          state.schedule.finish(job, with: answer)
+          state.answerBytes += answer.weight
+        }
+      }
+    }
+  }
+
+  // MARK: The sender's side
+
+  private struct Parcel {
+    var bytes: [UInt8] = []
+    var stream: (object: any StoredObject, count: Int)?
+  }
+
+  /// Bytes that are sent with one call.
+  private static var parcelSize: Int { 128 * 1024 }
+
+  private func send() {
+    var buffer = [UInt8](repeating: 0, count: Limits.readBlock)
+    while let parcel = nextParcel() {
+      do {
+        try output.write(parcel.bytes, count: parcel.bytes.count)
+        if let (object, count) = parcel.stream { try stream(object, count, &buffer) }
+      } catch {
+        breakOutput()
+      }
+    }
+    state.update { $0.senderEnded = true }
+  }
+
+  /// Waits for something to send; nil when nothing more will come.
+  private func nextParcel() -> Parcel? {
+    let parcel: Parcel? = state.wait { state -> Parcel?? in
+      var parcel = Parcel()
+      for record in state.records { parcel.bytes += record }
+      (state.records, state.recordBytes) = ([], 0)
+      while parcel.bytes.count < Self.parcelSize, parcel.stream == nil,
+        let answer = state.schedule.takeAnswer()
+      {
+        state.answerBytes -= answer.weight
+        switch answer {
+        case .bytes(let bytes): parcel.bytes += bytes
+        case .stream(let head, let object, let count):
+          parcel.bytes += head
+          parcel.stream = (object, count)
+        }
+      }
+      if !parcel.bytes.isEmpty { return parcel }
+      return state.inputEnded && state.schedule.isIdle && state.schedule.inFlight == 0 ? .some(nil) : nil
+    }
+    // Taking answers made room.
+    state.update { _ in }
+    guard let parcel else { return nil }
+    return state.withLock { $0.outputIsBroken } ? Parcel() : parcel
+  }
+
+  /// Sends an object's bytes. If they cannot be read to the end, the connection has to end: the answer's
+  /// head has promised them, and a client waits for no others.
+  private func stream(_ object: any StoredObject, _ count: Int, _ buffer: inout [UInt8]) throws {
+    var offset = 0
+    while offset < count {
+      let length = min(try object.read(at: offset, into: &buffer), count - offset)
+      guard length > 0 else { throw ServeError.integrity("object ended early") }
+      try output.write(buffer, count: length)
+      offset += length
+    }
+  }
+
+  private func breakOutput() {
+    let isNew = state.update { state in
+      defer { state.outputIsBroken = true }
+      return !state.outputIsBroken
+    }
+    if isNew { outputBroke() }
+  }
+
+  /// Whether the client could not be reached at some point.
+  public var outputIsBroken: Bool { state.withLock { $0.outputIsBroken } }
+}

@@ -1,0 +1,194 @@
+public import BorgFormat
+public import Disk
+public import ObjectRepository
+public import Storage
+import Synchronization
+import SystemPackage
+
+/// What the server's owner grants, and how the store is laid out: the same for a whole process.
+public struct SessionConfiguration: Sendable {
+  /// Where a repository's path must lie, or below; empty means anywhere.
+  public var restrictToPaths: [[UInt8]] = []
+  /// What a repository's path must be one of; empty means anything. Both kinds have to admit a path.
+  public var restrictToRepositories: [[UInt8]] = []
+  /// `BORG_STORE_DATA_LEVELS`, as it stands in the environment.
+  public var dataLevels: String?
+  /// Why no repository may be opened at all, if so: a setting that cannot be honoured.
+  public var refusal: ServeError?
+
+  public init() {}
+}
+
+/// One connection's repository: opens it within what is granted, and sees to it that however the
+/// connection ends, the repository is whole and its locks are free.
+///
+/// A class because the connection's threads share it.
+public final class Session: Sendable {
+  private let configuration: SessionConfiguration
+  private let owner: LockOwner
+  private let reporter: any Reporter
+  public let cancellation: Cancellation
+  private let state = Mutex(State())
+
+  private struct State {
+    var repository: ObjectRepository?
+    var lastRequest = ContinuousClock.now
+    var lastRefresh = ContinuousClock.now
+  }
+
+  public init(
+    configuration: SessionConfiguration, owner: LockOwner, reporter: any Reporter, cancellation: Cancellation
+  ) {
+    (self.configuration, self.owner) = (configuration, owner)
+    (self.reporter, self.cancellation) = (reporter, cancellation)
+  }
+
+  /// The open repository. Throws `notOpen` if there is none.
+  public var repository: ObjectRepository {
+    get throws(ServeError) {
+      guard let repository = current else { throw .notOpen }
+      return repository
+    }
+  }
+
+  private var current: ObjectRepository? {
+    state.withLock { state in
+      state.lastRequest = .now
+      return state.repository
+    }
+  }
+
+  /// Opens a repository at a client's path; one that is open is closed first. Returns its id.
+  public func open(path: [UInt8], _ mode: ObjectRepository.Mode) throws(ServeError) -> [UInt8] {
+    let label = String(decoding: path, as: UTF8.self)
+    reporter.log(.debug, .serve, "Resolving repository path \(label.shortened)")
+    let location = try admit(path, label)
+    if let refusal = configuration.refusal { throw refusal }
+    try close()
+    let repository =
+      try mode.creates ? create(at: location, label, mode) : openExisting(at: location, label, mode)
+    state.withLock { $0.repository = repository }
+    return repository.id
+  }
+
+  /// Resolves a path and holds it against the restrictions.
+  private func admit(_ path: [UInt8], _ label: String) throws(ServeError) -> RepositoryPath {
+    guard path.count <= Limits.path else { throw .argumentValue("path is too long") }
+    let location: RepositoryPath
+    let paths: [RepositoryPath]
+    let repositories: [RepositoryPath]
+    do {
+      location = try RepositoryPath(resolving: path)
+      paths = try configuration.restrictToPaths.map { (path) throws(Errno) in try .init(resolving: path) }
+      repositories = try configuration.restrictToRepositories.map { (path) throws(Errno) in
+        try .init(resolving: path)
+      }
+    } catch {
+      throw .system(SystemFailure("resolve", label, error))
+    }
+    guard paths.isEmpty || paths.contains(where: location.isWithin),
+      repositories.isEmpty || repositories.contains(location)
+    else { throw .pathNotAllowed(label) }
+    return location
+  }
+
+  private func openExisting(at location: RepositoryPath, _ label: String, _ mode: ObjectRepository.Mode)
+    throws(ServeError) -> ObjectRepository
+  {
+    let root: Directory
+    do {
+      root = try location.open()
+    } catch {
+      switch error {
+      case .noSuchFileOrDirectory, .notDirectory: throw .repositoryMissing(label)
+      case .permissionDenied: throw .pathPermissionDenied(label)
+      default: throw .system(SystemFailure("open", label, error))
+      }
+    }
+    let store = PosixStore(root: root, label: label, options: try storeOptions(), location: location)
+    do {
+      return try ObjectRepository(
+        store: store, mode: mode, owner: owner, reporter: reporter, cancellation: cancellation)
+    } catch {
+      try? store.close()
+      throw error
+    }
+  }
+
+  private func create(at location: RepositoryPath, _ label: String, _ mode: ObjectRepository.Mode)
+    throws(ServeError) -> ObjectRepository
+  {
+    let options = try storeOptions()
+    let (isNew, root) = try ServeError.doing("create", label) { () throws(Errno) in
+      (try location.create(), try location.open())
+    }
+    let entries = try ServeError.doing("list", label) { () throws(Errno) in
+      try root.entries()
+    }
+    guard entries.isEmpty else { throw .repositoryExists(label) }
+    let store = PosixStore(root: root, label: label, options: options, location: location)
+    do {
+      return try ObjectRepository(
+        store: store, mode: mode, owner: owner, reporter: reporter, cancellation: cancellation)
+    } catch {
+      // A repository that nobody was told of: leave nothing that a second try would trip over.
+      _ = try? store.destroy()
+      if !isNew { _ = try? location.create() }
+      throw error
+    }
+  }
+
+  private func storeOptions() throws(ServeError) -> PosixStore.Options {
+    var options = PosixStore.Options()
+    guard let text = configuration.dataLevels else { return options }
+    guard let levels = Int(text), (0...31).contains(levels) else {
+      throw .argumentValue("BORG_STORE_DATA_LEVELS is not a number from 0 to 31: \(text.shortened)")
+    }
+    options.dataLevels = levels
+    return options
+  }
+
+  /// Closes the repository, if one is open: everything durable, the lock released.
+  public func close() throws(ServeError) {
+    try detach()?.close()
+  }
+
+  /// Removes the open repository.
+  public func destroy() throws(ServeError) {
+    guard let repository = detach() else { throw .notOpen }
+    let foreign = try repository.destroy()
+    guard !foreign.isEmpty else { return }
+    let names = foreign.prefix(10).map(\.shortened).joined(separator: ", ")
+    let more = foreign.count > 10 ? " and \(foreign.count - 10) more" : ""
+    reporter.log(
+      .warning, .serve, "Kept what does not belong to the repository: \(names)\(more)")
+  }
+
+  private func detach() -> ObjectRepository? {
+    state.withLock { state in
+      defer { state.repository = nil }
+      return state.repository
+    }
+  }
+
+  /// Begins an object that is too large for memory; nil if no repository takes it.
+  public func upload() -> (any Upload)? {
+    try? current?.upload()
+  }
+
+  /// The periodic work, called every second or so: publishing what has waited, keeping a silent client's
+  /// lock fresh for a day.
+  public func tick() {
+    let now = ContinuousClock.now
+    let (repository, isDue) = state.withLock { state in
+      let silence = now - state.lastRequest
+      let isDue =
+        now - state.lastRefresh > .seconds(60) && silence < .seconds(Limits.silentClientSeconds)
+      if isDue { state.lastRefresh = now }
+      return (state.repository, isDue)
+    }
+    repository?.tick()
+    // A lock that is gone is the next request's to report.
+    if isDue { try? repository?.refreshLock() }
+  }
+}

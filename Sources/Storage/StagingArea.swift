@@ -1,0 +1,94 @@
+import BorgFormat
+import Disk
+import Glibc
+import Synchronization
+import SystemPackage
+
+/// One session's private directory in one namespace, for objects that are not published yet:
+/// `NAMESPACE/borg-serve.tmp/SESSION/`, its files named by numbers.
+///
+/// The session holds an advisory lock on the directory for as long as it lives, so that whoever opens the
+/// repository next can tell a crash's leftovers from a living session's work, without a lock of Borg's.
+final class StagingArea: Sendable {
+  let directory: Directory
+  let namespace: Namespace
+  private let root: Directory
+  private let session: String
+  private let counter = Atomic<UInt64>(0)
+
+  /// Creates the directory, and the namespace if need be. `created` learns of new directories, whose
+  /// parents are to be synced before anything in them counts as durable.
+  init(root: Directory, namespace: Namespace, created: ([String]) -> Void) throws(Errno) {
+    let parent = Self.parent(of: namespace)
+    while true {
+      let session = "\(Host.processID)-\(Hex.string(Host.randomBytes(8)))"
+      created(try root.makeDirectories(parent).filter { $0 == namespace.rawValue })
+      do {
+        try root.makeDirectory("\(parent)/\(session)")
+        let directory = try root.directory("\(parent)/\(session)")
+        // Where directories cannot be locked, age protects instead; see `sweep`.
+        _ = try? directory.lock()
+        // A sweeper may have taken the lock in the moment before, and with it the directory.
+        let here = try directory.status()
+        guard let there = try root.status("\(parent)/\(session)"), there.inode == here.inode else { continue }
+        (self.root, self.namespace, self.session, self.directory) = (root, namespace, session, directory)
+        return
+      } catch .noSuchFileOrDirectory {
+        // A session that ended removed the shared parent in between.
+        continue
+      }
+    }
+  }
+
+  private static func parent(of namespace: Namespace) -> String {
+    "\(namespace.rawValue)/\(RepositoryLayout.stagingDirectory)"
+  }
+
+  /// A file name that is new in this area.
+  func nextName() -> String {
+    String(counter.wrappingAdd(1, ordering: .relaxed).newValue)
+  }
+
+  /// Name of a staged file below the store's root, for messages.
+  func path(_ name: String) -> String { "\(Self.parent(of: namespace))/\(session)/\(name)" }
+
+  /// Removes the area and all that is left in it.
+  func remove() throws(Errno) {
+    let parent = Self.parent(of: namespace)
+    try root.removeTree("\(parent)/\(session)")
+    do {
+      try root.removeDirectory(parent)
+    } catch .directoryNotEmpty, .noSuchFileOrDirectory, .fileExists {
+      // Other sessions have theirs in it, or were faster.
+    }
+  }
+
+  /// Removes the areas of sessions that no longer live; returns how many there were.
+  ///
+  /// Costs one failed `open` for a namespace without any. What cannot be removed stays, silently: it is
+  /// hidden from every Borg, and the next opener tries again.
+  static func sweep(root: Directory, namespace: Namespace) -> Int {
+    let parent = parent(of: namespace)
+    guard let shared = try? root.directory(parent),
+      let sessions = try? shared.entries()
+    else { return 0 }
+    var swept = 0
+    for session in sessions where isAbandoned(session, in: shared) {
+      if (try? shared.removeTree(session)) != nil { swept += 1 }
+    }
+    try? root.removeDirectory(parent)
+    return swept
+  }
+
+  private static func isAbandoned(_ session: String, in shared: Directory) -> Bool {
+    guard let directory = try? shared.directory(session) else { return false }
+    do {
+      return try directory.lock()
+    } catch {
+      // Directories cannot be locked here (some network file systems). A living session touches its
+      // directory far more often than once a day, and would only fail to publish, not lose silently.
+      guard let status = try? shared.status(session) else { return false }
+      return Host.now() / 1000 - status.modified > 24 * 3600
+    }
+  }
+}

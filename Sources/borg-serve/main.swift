@@ -1,0 +1,131 @@
+import BorgFormat
+import Disk
+import Glibc
+import ObjectRepository
+import RPC
+import ServeCommand
+import Session
+
+// The wiring: what the command line says, over the pieces that do it. Nothing here decides anything that a
+// test could not reach.
+
+exit(Process.run())
+
+enum Process {
+  static func run() -> Int32 {
+    let modern = ExitCode.isModern(environment: Host.environment("BORG_EXIT_CODES"))
+    let arguments = Host.arguments()
+    switch Invocation.parse(arguments: arguments, environment: Host.environment) {
+    case .printed(let text):
+      let bytes = Array(text.utf8)
+      let isWritten = (try? ByteOutput(STDOUT_FILENO).write(bytes, count: bytes.count)) != nil
+      return (isWritten ? ExitCode.success : .failure).status(modern: modern)
+    case .usageError(let text):
+      printToStandardError(text.hasSuffix("\n") ? String(text.dropLast()) : text)
+      return ExitCode.failure.status(modern: modern)
+    case .serve(let options):
+      return serve(options).status(modern: modern)
+    }
+  }
+
+  private static func serve(_ options: ServeOptions) -> ExitCode {
+    guard !options.rest, options.socket == nil else {
+      printToStandardError(
+        "borg-serve: \(options.rest ? "--rest" : "--socket") is not supported by this version yet.")
+      return .failure
+    }
+    guard isatty(STDIN_FILENO) == 0 else {
+      printToStandardError("borg-serve: standard input is a terminal; borg clients start this over ssh.")
+      return .failure
+    }
+    setFileModeCreationMask(options.umask)
+    raiseOpenFileLimit()
+    enlargePipe(STDIN_FILENO)
+    enlargePipe(STDOUT_FILENO)
+    do {
+      let signals = try EndSignals()
+      let connection = RPCConnection(
+        input: try ByteInput(STDIN_FILENO), output: ByteOutput(STDOUT_FILENO),
+        configuration: configuration(options))
+      for warning in options.warnings { connection.log(.warning, .serve, warning) }
+      if options.showVersion { connection.log(.info, .showVersion, Version.line) }
+      return serve(connection, until: signals)
+    } catch {
+      printToStandardError("borg-serve: cannot start: \(error)")
+      return .failure
+    }
+  }
+
+  /// Runs the connection on this thread while another one waits for signals and keeps time.
+  private static func serve(_ connection: RPCConnection, until signals: EndSignals) -> ExitCode {
+    let signal = Monitor<Int32?>(nil)
+    let watch = WorkerThread {
+      while true {
+        if let number = signals.wait(milliseconds: 500) {
+          signal.update { $0 = number }
+          connection.interrupt()
+        }
+        connection.tick()
+      }
+    }
+    guard watch != nil else {
+      printToStandardError("borg-serve: cannot start: no more threads")
+      return .failure
+    }
+    let end = connection.run()
+    if let number = signal.withLock({ $0 }) { return .signal(number) }
+    switch end {
+    case .closed: return .success
+    case .broken, .interrupted: return .failure
+    case .fault(.notAMap):
+      printToStandardError("borg-serve: got unexpected RPC data format from client.")
+      return .unexpectedMessage
+    case .fault(.malformed(let reason)):
+      printToStandardError("borg-serve: the client's request cannot be read: \(reason)")
+      return .failure
+    }
+  }
+
+  private static func configuration(_ options: ServeOptions) -> RPCConnection.Configuration {
+    let hostID = Host.environment("BORG_HOST_ID").map { String(decoding: $0, as: UTF8.self) }
+    var configuration = RPCConnection.Configuration(
+      owner: LockOwner(hostID: hostID.flatMap { $0.isEmpty ? nil : $0 }))
+    configuration.session.restrictToPaths = options.restrictToPaths
+    configuration.session.restrictToRepositories = options.restrictToRepositories
+    configuration.session.dataLevels = Host.environment("BORG_STORE_DATA_LEVELS")
+      .map { String(decoding: $0, as: UTF8.self) }
+    configuration.session.refusal = refusal(options)
+    configuration.filter = LogFilter(level: level(options.logLevel), debugTopics: options.debugTopics)
+    let showsSystem = Host.environment("BORG_SHOW_SYSINFO").map { $0 != Array("no".utf8) } ?? true
+    configuration.sysinfo = showsSystem ? "\(Version.line)\n" : ""
+    return configuration
+  }
+
+  /// Why no repository may be opened: what was demanded of the server and cannot be enforced is refused,
+  /// never dropped.
+  private static func refusal(_ options: ServeOptions) -> ServeError? {
+    let environment = Host.environment("BORG_REPO_PERMISSIONS")
+    switch Permissions.effective(option: options.permissions, environment: environment) {
+    case .failure(let invalid): return .unsupported(invalid.message)
+    case .success(.all): break
+    case .success(let permissions):
+      return .unsupported(
+        "The permissions mode \(permissions.rawValue) is not supported by this version yet.")
+    }
+    if options.appendOnly { return .unsupported("--append-only is not supported by this version yet.") }
+    if options.storageQuota ?? 0 > 0 {
+      return .unsupported("--storage-quota is not supported by this version yet.")
+    }
+    return nil
+  }
+
+  private static func level(_ level: ServeOptions.LogLevel) -> LogLevel {
+    switch level {
+    case .critical: .critical
+    case .error: .error
+    case .warning: .warning
+    case .info: .info
+    case .debug: .debug
+    }
+  }
+}

@@ -1,0 +1,86 @@
+import Testing
+
+@testable import ServeCommand
+
+@Suite struct `Permissions of a session` {
+  @Test(arguments: Permissions.allCases)
+  func `the option wins over the environment, even over a bad one`(permissions: Permissions) {
+    for value in [nil, "all", "bad", ""] as [String?] {
+      let effective = Permissions.effective(option: permissions, environment: value.map { Array($0.utf8) })
+      #expect(effective == .success(permissions))
+    }
+  }
+
+  @Test(arguments: Permissions.allCases)
+  func `without the option the environment decides`(permissions: Permissions) {
+    let effective = Permissions.effective(option: nil, environment: Array(permissions.rawValue.utf8))
+    #expect(effective == .success(permissions))
+  }
+
+  @Test func `without either everything is permitted`() {
+    #expect(Permissions.effective(option: nil, environment: nil) == .success(.all))
+  }
+
+  @Test(arguments: ["", "ALL", "read-only ", "none"])
+  func `any other value is an error to answer opens with`(value: String) throws {
+    let effective = Permissions.effective(option: nil, environment: Array(value.utf8))
+    #expect(
+      throws: InvalidPermissions(value: Array(value.utf8))
+    ) { try effective.get() }
+    let message = InvalidPermissions(value: Array(value.utf8)).message
+    #expect(
+      message == "Invalid BORG_REPO_PERMISSIONS value: \(value), should be one of: "
+        + "all, no-delete, write-only, read-only.")
+  }
+}
+
+@Suite struct `Exit codes` {
+  @Test(arguments: [
+    (ExitCode.success, 0, 0), (.failure, 2, 2), (.pathNotAllowed, 83, 2), (.unexpectedMessage, 85, 2),
+    (.signal(1), 129, 129), (.signal(2), 130, 130), (.signal(15), 143, 143),
+  ])
+  func `specific codes are for modern callers`(code: ExitCode, modern: Int32, legacy: Int32) {
+    #expect(code.status(modern: true) == modern)
+    #expect(code.status(modern: false) == legacy)
+  }
+
+  @Test func `callers are modern unless the environment has another word`() {
+    #expect(ExitCode.isModern(environment: nil))
+    #expect(ExitCode.isModern(environment: Array("modern".utf8)))
+    #expect(!ExitCode.isModern(environment: Array("legacy".utf8)))
+    #expect(!ExitCode.isModern(environment: []))
+  }
+}
+
+@Suite struct `Help and version` {
+  @Test func `no line of the help is longer than 79 columns`() {
+    for line in Help.text.split(separator: "\n") {
+      #expect(line.count <= 79, "\(line)")
+    }
+    #expect(Help.text.hasSuffix("become 2.\n"))
+  }
+
+  @Test func `the help names every option`() {
+    for name in OptionDefinition.table.flatMap(\.names) {
+      #expect(Help.text.contains(name), "\(name)")
+    }
+  }
+
+  @Test func `the help names every exit code`() {
+    for code in [ExitCode.success, .failure, .pathNotAllowed, .unexpectedMessage] {
+      #expect(Help.text.contains(" \(code.status(modern: true))  "))
+    }
+  }
+
+  @Test func `the version's second word is the number`() {
+    let words = Version.line.split(separator: " ")
+    #expect(words[0] == "borg-serve")
+    #expect(words[1] == Version.number)
+  }
+
+  @Test func `every option of the table has its own names`() {
+    let names = OptionDefinition.table.flatMap(\.names)
+    #expect(Set(names).count == names.count)
+    #expect(Set(OptionDefinition.table.map(\.option)).count == OptionDefinition.table.count)
+  }
+}
