@@ -61,10 +61,14 @@ public struct StoreName: Hashable, Sendable {
     self.init(namespace, .id(id), isDeleted: isDeleted)
   }
 
-  /// The same object under its soft-deleted, or its living, name.
-  public func deleted(_ isDeleted: Bool) -> StoreName {
-    StoreName(namespace, key, isDeleted: isDeleted)
+  /// The same object under its soft-deleted name. Throws `argumentValue` if that is too long.
+  public func softDeleted() throws(ServeError) -> StoreName {
+    try Self.validate(text, suffixLength: Self.deletedSuffix.utf8.count)
+    return StoreName(namespace, key, isDeleted: true)
   }
+
+  /// The same object under its living name.
+  public var living: StoreName { StoreName(namespace, key, isDeleted: false) }
 
   /// The ending of soft-deleted objects on disk.
   public static let deletedSuffix = ".del"

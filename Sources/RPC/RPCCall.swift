@@ -37,7 +37,8 @@ struct RPCCall: Sendable {
     case .int(let value): return .seconds(min(max(value, 0), longest))
     case .float(let value):
       guard value > 0 else { return .zero }
-      return .milliseconds(Int64(min(value, Double(longest)) * 1000))
+      // Rounded up: the shortest time is still one, where zero means another mode of `check`.
+      return .nanoseconds(Int64((min(value, Double(longest)) * 1e9).rounded(.up)))
     default: throw wrongType(name, "a number")
     }
   }

@@ -222,10 +222,10 @@ final class RPCServer: RequestHandler {
     let repository = try session.repository
     if try call.bool("delete") {
       let name = try call.name("name")
-      try repository.storeMove(name, to: name.deleted(true))
+      try repository.storeMove(name, to: name.softDeleted())
     } else if try call.bool("undelete") {
       let name = try call.name("name", deleted: true)
-      try repository.storeMove(name, to: name.deleted(false))
+      try repository.storeMove(name, to: name.living)
     } else {
       guard let newName = try call.optionalText("new_name"), !newName.isEmpty else {
         throw .argumentValue("Generic move requires new_name to be given.")
