@@ -8,11 +8,11 @@ import argparse
 import atexit
 import fcntl
 import hashlib
-import json
 import os
 import platform
 import random
 import re
+import select
 import shlex
 import shutil
 import signal
@@ -22,7 +22,6 @@ import struct
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 from pathlib import Path
 
@@ -185,10 +184,6 @@ class Place:
         else:
             shutil.rmtree(self.path, ignore_errors=True)
         atexit.unregister(self.close)
-
-
-def random_bytes(rng, size):
-    return rng.randbytes(size)
 
 
 def make_tree(directory, seed, *, megabytes=4, small_files=150):
@@ -515,7 +510,7 @@ class Server:
                     self.logs.append(message["l"])
                 else:
                     return message
-            ready, _, _ = __import__("select").select([self.process.stdout], [], [], max(0, deadline - time.monotonic()))
+            ready, _, _ = select.select([self.process.stdout], [], [], max(0, deadline - time.monotonic()))
             if not ready:
                 raise Hangup(f"no answer within {timeout} s")
             data = os.read(self.process.stdout.fileno(), 1 << 20)
@@ -605,7 +600,7 @@ class FileSystem:
         finally:
             os.close(handle)
 
-    def remount(self, options=None):
+    def remount(self):
         self.unmount()
         self.mount()
 

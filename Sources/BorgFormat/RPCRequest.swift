@@ -30,6 +30,8 @@ public struct RPCRequest: Sendable {
   public let method: String
   public let arguments: [Argument]
   public let block: [UInt8]
+  /// Bytes that the request takes in the block.
+  public let size: Int
 
   public struct Argument: Sendable {
     public let name: Range<Int>
@@ -130,7 +132,8 @@ public enum RPCRequestParser {
     guard let id, let method, let arguments else {
       throw .fault(.malformed("request without id, method or arguments"))
     }
-    let request = RPCRequest(id: id, method: method, arguments: arguments, block: block)
+    let size = reader.offset - start
+    let request = RPCRequest(id: id, method: method, arguments: arguments, block: block, size: size)
     return .request(request, end: reader.offset)
   }
 

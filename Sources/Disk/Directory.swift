@@ -71,7 +71,15 @@ public final class Directory: Sendable {
   public func entries() throws(Errno) -> [String] { try calls.entries(of: descriptor) }
 
   /// Makes this directory's entries durable.
-  public func sync() throws(Errno) { try calls.sync(descriptor) }
+  ///
+  /// Some network file systems know no such thing and answer `EINVAL`: they keep their own promises.
+  public func sync() throws(Errno) {
+    do {
+      try calls.sync(descriptor)
+    } catch .invalidArgument {
+      // Nothing more can be done there.
+    }
+  }
 
   /// Makes the entries of the directory `name` below this one durable.
   public func sync(_ name: String) throws(Errno) {

@@ -14,8 +14,11 @@ public struct FileStatus: Sendable, Equatable {
   public let modified: Int64
   /// Tells files of one file system apart.
   public let inode: UInt64
+  /// Tells file systems apart.
+  public let device: UInt64
 
-  public init(kind: EntryKind, size: Int, modified: Int64, inode: UInt64) {
+  public init(kind: EntryKind, size: Int, modified: Int64, inode: UInt64, device: UInt64 = 0) {
+    self.device = device
     self.kind = kind
     self.size = size
     self.modified = modified

@@ -130,7 +130,7 @@ public struct SystemCalls: DiskCalls {
       }
     return FileStatus(
       kind: kind, size: Int(status.st_size), modified: Int64(status.st_mtim.tv_sec),
-      inode: UInt64(status.st_ino))
+      inode: UInt64(status.st_ino), device: UInt64(status.st_dev))
   }
 
   public func lock(_ descriptor: RawDescriptor) throws(Errno) -> Bool {

@@ -1,17 +1,26 @@
-import Disk
+public import Disk
 import Synchronization
 
-/// Who holds the locks of this process, as other Borg processes are to see it.
+/// Who holds the locks of this process, as other Borg processes are to see it, and how it judges theirs.
 ///
 /// A class because finding the host's name may ask the network: it is done once, when a lock is first
 /// wanted.
 public final class LockOwner: Sendable {
   private let override: String?
   private let found = Mutex<String?>(nil)
+  /// Milliseconds since 1970 UTC.
+  let now: @Sendable () -> Int64
+  let processIsAlive: @Sendable (Int) -> Bool
 
-  /// `hostID` replaces the host's own identity (`BORG_HOST_ID`).
-  public init(hostID: String?) {
+  /// `hostID` replaces the host's own identity (`BORG_HOST_ID`); the clock and the process table are the
+  /// machine's unless a test brings its own.
+  public init(
+    hostID: String?, now: @escaping @Sendable () -> Int64 = Host.now,
+    processIsAlive: @escaping @Sendable (Int) -> Bool = Host.processIsAlive
+  ) {
     override = hostID
+    self.now = now
+    self.processIsAlive = processIsAlive
   }
 
   /// May block on the name service the first time.

@@ -19,24 +19,22 @@ public final class ObjectRepository: Sendable {
 
   /// How a repository is to be opened.
   public struct Mode: Sendable {
-    public var creates: Bool
     public var locks: Bool
     public var isExclusive: Bool
     /// How long to wait for the lock; zero is one attempt.
     public var lockWait: Duration
 
-    public init(creates: Bool, locks: Bool, isExclusive: Bool, lockWait: Duration) {
-      (self.creates, self.locks, self.isExclusive, self.lockWait) = (creates, locks, isExclusive, lockWait)
+    public init(locks: Bool, isExclusive: Bool, lockWait: Duration) {
+      (self.locks, self.isExclusive, self.lockWait) = (locks, isExclusive, lockWait)
     }
   }
 
-  /// Opens the repository in `store`, which it creates first if asked to, and locks it.
+  /// Opens the repository in `store` and locks it.
   ///
   /// The store is not closed when this throws.
   public init(
     store: any ObjectStore, mode: Mode, owner: LockOwner, reporter: any Reporter, cancellation: Cancellation
   ) throws(ServeError) {
-    if mode.creates { try Self.create(in: store) }
     self.id = try Self.verify(store)
     self.store = store
     self.reporter = reporter
@@ -51,9 +49,9 @@ public final class ObjectRepository: Sendable {
         cancellation: cancellation, reporter: reporter))
   }
 
-  /// Writes what makes an empty directory a repository. The readme comes last: without it no Borg takes the
+  /// Writes what makes an empty store a repository. The readme comes last: without it no Borg takes the
   /// directory for a repository, so that a creation that was cut short is none.
-  private static func create(in store: any ObjectStore) throws(ServeError) {
+  public static func create(in store: any ObjectStore) throws(ServeError) {
     let index = ChunkIndex.empty
     var bytes: [UInt8] = []
     index.write { piece in for position in piece.indices { bytes.append(piece[position]) } }
@@ -114,8 +112,15 @@ public final class ObjectRepository: Sendable {
 
   /// Removes the repository. Returns the top-level names of foreign entries, which stay.
   public func destroy() throws(ServeError) -> [String] {
-    try refreshLock()
-    return try store.destroy()
+    do {
+      try refreshLock()
+      return try store.destroy()
+    } catch {
+      // Something is left, and nobody is to be kept from it.
+      try? releaseLock()
+      try? store.close()
+      throw error
+    }
   }
 
   /// Keeps the lock from going stale, and notices when somebody broke it.
@@ -192,6 +197,8 @@ public final class ObjectRepository: Sendable {
   func forgetIndexes() throws(ServeError) {
     guard !indexesAreGone.withLock({ $0 }) else { return }
     for name in try indexNames() { _ = try store.delete(name) }
+    // Another worker may have removed them and not be through yet.
+    try store.barrier(durable: true)
     indexesAreGone.withLock { $0 = true }
   }
 

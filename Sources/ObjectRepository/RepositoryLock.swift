@@ -1,7 +1,6 @@
 import BorgFormat
 import Disk
 import Storage
-import Synchronization
 
 /// This session's lock on a repository, among the locks that all Borg processes keep in `locks/`.
 ///
@@ -12,12 +11,15 @@ final class RepositoryLock: Sendable {
   private let store: any ObjectStore
   private let owner: LockOwner
   private let isExclusive: Bool
-  private let state: Mutex<State>
+  private let state: Monitor<State>
 
   private struct State {
     var key: String
     /// When the lock object was written, in milliseconds since 1970 UTC.
     var written: Int64
+    /// Whether somebody is renewing the lock, alone.
+    var isBusy = false
+    var isReleased = false
   }
 
   private static let raceRecheckDelay = Duration.milliseconds(10)
@@ -29,7 +31,7 @@ final class RepositoryLock: Sendable {
     self.store = store
     self.owner = owner
     self.isExclusive = isExclusive
-    self.state = Mutex(state)
+    self.state = Monitor(state)
   }
 
   /// Waits at most `wait` for a lock; there is always one attempt. Blocking.
@@ -88,25 +90,35 @@ final class RepositoryLock: Sendable {
   /// Throws `lockTimeout` if the lock is gone: somebody broke it, and may have removed objects that the
   /// client counts on, so that it must not go on.
   func refresh() throws(ServeError) {
-    let old = state.withLock { $0 }
-    guard Host.now() - old.written > Int64(Limits.lockRefreshSeconds) * 1000 else { return }
-    guard try store.info(Self.name(old.key)) != nil else {
-      if state.withLock({ $0.key != old.key }) { return }  // The ticker renewed it just now.
-      throw .lockTimeout(store.label)
+    // Requests and the ticker come here at once; whoever finds it busy waits, and then finds it done.
+    let due: State? = state.wait { state -> State?? in
+      let isDue = owner.now() - state.written > Int64(Limits.lockRefreshSeconds) * 1000
+      guard isDue, !state.isReleased else { return .some(nil) }
+      guard !state.isBusy else { return nil }
+      state.isBusy = true
+      return state
     }
-    let new = try Self.write(in: store, owner: owner, exclusive: isExclusive)
-    let wasRefreshed = state.withLock { state in
-      guard state.key == old.key else { return true }
-      state = new
-      return false
+    guard let old = due else { return }
+    var current = old
+    defer {
+      state.update { state in
+        (state.key, state.written) = (current.key, current.written)
+        state.isBusy = false
+      }
     }
-    // The ticker and a request came here at once: one lock is enough.
-    _ = try store.delete(Self.name(wasRefreshed ? new.key : old.key))
+    guard try store.info(Self.name(old.key)) != nil else { throw .lockTimeout(store.label) }
+    current = try Self.write(in: store, owner: owner, exclusive: isExclusive)
+    if current.key != old.key { _ = try store.delete(Self.name(old.key)) }
   }
 
   /// Gives the lock up. Throws `notLocked` if it was gone already.
   func release() throws(ServeError) {
-    guard try store.delete(Self.name(state.withLock { $0.key })) else { throw .notLocked(store.label) }
+    let key: String = state.wait { state in
+      guard !state.isBusy else { return nil }
+      state.isReleased = true
+      return state.key
+    }
+    guard try store.delete(Self.name(key)) else { throw .notLocked(store.label) }
   }
 
   /// Removes every lock, readable or not. Source: the original's `break_lock`, which needs them readable.
@@ -131,7 +143,8 @@ final class RepositoryLock: Sendable {
         continue
       }
       if record.isStale(
-        now: Timestamp(milliseconds: Host.now()), hostID: owner.hostID, processIsAlive: Host.processIsAlive)
+        now: Timestamp(milliseconds: owner.now()), hostID: owner.hostID,
+        processIsAlive: owner.processIsAlive)
       {
         _ = try store.delete(name)
       } else {
@@ -159,7 +172,7 @@ final class RepositoryLock: Sendable {
   private static func write(in store: any ObjectStore, owner: LockOwner, exclusive: Bool)
     throws(ServeError) -> State
   {
-    let now = Host.now()
+    let now = owner.now()
     let record = LockRecord(
       isExclusive: exclusive, hostID: owner.hostID, processID: owner.processID, threadID: 0,
       time: Timestamp(milliseconds: now))

@@ -8,15 +8,8 @@ import Synchronization
 /// no method knows are ignored.
 struct RPCCall: Sendable {
   let request: RPCRequest
-  /// One for each hole; nil for a value that was read and thrown away.
-  let uploads: [(any Upload)?]
-
-  /// Bytes of the values in memory.
-  var weight: Int {
-    request.arguments.reduce(0) { sum, argument in
-      if case .binary(let range) = argument.value { sum + range.count } else { sum }
-    }
-  }
+  /// One for each hole.
+  let values: [SpooledValue]
 
   func bool(_ name: StaticString, default value: Bool = false) throws(ServeError) -> Bool {
     switch request.value(name) {
@@ -108,15 +101,14 @@ struct RPCCall: Sendable {
       guard length <= limit else {
         throw .integrity("More than allowed \(request.method) \(name) [\(length) > \(limit)]")
       }
-      guard let upload = uploads[hole] else { throw .argumentValue("more than one large value") }
-      return (.upload(upload), length)
+      return (.upload(try values[hole].take()), length)
     default: throw wrongType(name, "bytes")
     }
   }
 
-  /// Gives up what was spooled.
-  func abandonUploads() {
-    for upload in uploads { upload?.abandon() }
+  /// Gives up what was spooled: all of it after a failure, else what no argument asked for.
+  func abandonValues(all: Bool) {
+    for value in values { value.abandon(unlessTaken: !all) }
   }
 
   private func missing(_ name: StaticString) -> ServeError {
@@ -125,5 +117,32 @@ struct RPCCall: Sendable {
 
   private func wrongType(_ name: StaticString, _ type: String) -> ServeError {
     .argumentType("\(request.method.shortened)() argument '\(name)' must be \(type)")
+  }
+}
+
+/// A large value that was moved out of the stream while it arrived.
+///
+/// A class because the reader fills it and a worker takes it.
+final class SpooledValue: Sendable {
+  private let upload: Result<any Upload, ServeError>
+  private let isTaken = Mutex(false)
+
+  /// A value that nobody wanted, or could store, has the reason in place of its bytes.
+  init(_ upload: Result<any Upload, ServeError>) {
+    self.upload = upload
+  }
+
+  func append(_ bytes: [UInt8], _ range: Range<Int>) {
+    if case .success(let upload) = upload { upload.append(bytes, range) }
+  }
+
+  func take() throws(ServeError) -> any Upload {
+    isTaken.withLock { $0 = true }
+    return try upload.get()
+  }
+
+  func abandon(unlessTaken: Bool) {
+    guard case .success(let upload) = upload, !unlessTaken || !isTaken.withLock({ $0 }) else { return }
+    upload.abandon()
   }
 }

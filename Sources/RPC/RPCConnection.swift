@@ -68,6 +68,7 @@ public final class RPCConnection: Sendable {
   public func interrupt() {
     session.cancellation.cancel()
     input.interrupt()
+    pipeline.interrupt()
   }
 
   /// The periodic work, called every half second or so from another thread.
@@ -83,7 +84,7 @@ public final class RPCConnection: Sendable {
   /// is how long a client that was interrupted gets to read its last answers.
   public func run(patience: Duration = .seconds(1)) -> ConnectionEnd {
     guard pipeline.start(workers: Self.workers) else { return .broken }
-    let end = read()
+    var end = read()
     pipeline.endInput()
     do {
       try session.close()
@@ -91,76 +92,84 @@ public final class RPCConnection: Sendable {
       // Somebody broke the lock: nothing is left to release.
     } catch {
       printToStandardError("borg-serve: closing the repository failed: \(error)")
+      end = .broken
     }
-    pipeline.drain(patience: end == .interrupted ? patience : nil)
+    pipeline.drain(patience: patience)
     return pipeline.outputIsBroken ? .broken : end
   }
 
   // MARK: Reading
 
   private func read() -> ConnectionEnd {
-    var parser = Incoming()
+    var incoming = Incoming()
+    defer { incoming.abandonValues() }
     do {
       while true {
-        switch try parser.next() {
-        case .call(let request, let uploads):
-          if !parser.hasBegun {
-            parser.hasBegun = true
+        switch try incoming.next() {
+        case .call(let call):
+          if !incoming.hasBegun {
+            incoming.hasBegun = true
             reporter.begin { [pipeline] in pipeline.post($0) }
           }
-          pipeline.submit(RPCCall(request: request, uploads: uploads))
-        case .large(let hole, let method):
-          guard try receive(hole, method, &parser) else { return ended(parser) }
-        case .needs(let capacity):
-          switch try input.read(behind: parser.rest, capacity: capacity) {
-          case .bytes(let block): parser.replace(block)
-          case .end: return ended(parser)
-          case .interrupted:
-            parser.abandonUploads()
+          guard pipeline.submit(call) else {
+            call.abandonValues(all: true)
             return .interrupted
+          }
+        case .large(let hole, let method):
+          if let end = try receive(hole, method, &incoming) { return end }
+        case .needs(let capacity):
+          switch try input.read(behind: incoming.rest, capacity: capacity) {
+          case .bytes(let block): incoming.replace(block)
+          case .end: return hangup()
+          case .interrupted: return .interrupted
           }
         }
       }
     } catch let fault as RPCFault {
-      parser.abandonUploads()
       return .fault(fault)
     } catch {
-      parser.abandonUploads()
       return .broken
     }
   }
 
   /// The client has closed its end. One that waits for a lock, or for a check, is not there to see it, unless
   /// its requests came from a file.
-  private func ended(_ parser: Incoming) -> ConnectionEnd {
-    parser.abandonUploads()
+  private func hangup() -> ConnectionEnd {
     if !input.isRegularFile { session.cancellation.cancel() }
     return .closed
   }
 
-  /// Moves a large value out of the stream, to a staged file or to nowhere; false if the stream ends first.
-  private func receive(_ hole: RPCRequestParser.Hole, _ method: String?, _ parser: inout Incoming) throws
-    -> Bool
+  /// Moves a large value out of the stream, to a staged file or to nowhere. Returns the connection's end if
+  /// that comes first.
+  private func receive(_ hole: RPCRequestParser.Hole, _ method: String?, _ incoming: inout Incoming)
+    throws -> ConnectionEnd?
   {
     // Which repository the value belongs to is certain once every earlier `open` and `close` is done.
-    pipeline.waitForExclusive()
-    let limit = method.map { RPCMethod(rawValue: $0)?.valueLimit ?? 0 } ?? Limits.chunkIndex
-    let isWanted = hole.length <= limit && !parser.hasUpload
-    let upload = isWanted ? session.upload() : nil
-    let (block, arrived) = parser.split(at: hole, upload)
-    upload?.append(block, arrived)
+    guard pipeline.waitForExclusive() else { return .interrupted }
+    let value = SpooledValue(upload(for: hole, method, incoming))
+    let (block, arrived) = incoming.split(at: hole, value)
+    value.append(block, arrived)
     var left = hole.length - arrived.count
     while left > 0 {
       // Never more than the value's own bytes, so that what follows stays in the stream.
       switch try input.read(behind: [], capacity: min(left, Limits.readBlock)) {
       case .bytes(let block):
-        upload?.append(block, block.indices)
+        value.append(block, block.indices)
         left -= block.count
-      case .end, .interrupted:
-        return false
+      case .end: return hangup()
+      case .interrupted: return .interrupted
       }
     }
-    return true
+    return nil
+  }
+
+  private func upload(for hole: RPCRequestParser.Hole, _ method: String?, _ incoming: Incoming)
+    -> Result<any Upload, ServeError>
+  {
+    let limit = method.map { RPCMethod(rawValue: $0)?.valueLimit ?? 0 } ?? Limits.chunkIndex
+    guard hole.length <= limit else { return .failure(.integrity("value of \(hole.length) bytes")) }
+    guard !incoming.hasValue else { return .failure(.argumentValue("more than one large value")) }
+    return Result { () throws(ServeError) in try session.upload() }
   }
 }
 
@@ -169,12 +178,12 @@ private struct Incoming {
   private var block: [UInt8] = []
   private var start = 0
   private var holes: [RPCRequestParser.Hole] = []
-  private var uploads: [(any Upload)?] = []
+  private var values: [SpooledValue] = []
   /// Whether a first request has come.
   var hasBegun = false
 
   enum Step {
-    case call(RPCRequest, [(any Upload)?])
+    case call(RPCCall)
     case large(RPCRequestParser.Hole, method: String?)
     case needs(capacity: Int)
   }
@@ -183,8 +192,8 @@ private struct Incoming {
   mutating func next() throws(RPCFault) -> Step {
     switch try RPCRequestParser.parse(block, from: start, holes: holes) {
     case .request(let request, let end):
-      defer { (start, holes, uploads) = (end, [], []) }
-      return .call(request, uploads)
+      defer { (start, holes, values) = (end, [], []) }
+      return .call(RPCCall(request: request, values: values))
     case .large(let hole, let method):
       return .large(hole, method: method)
     case .incomplete(let needed):
@@ -201,19 +210,19 @@ private struct Incoming {
     (self.block, start) = (block, 0)
   }
 
-  var hasUpload: Bool { uploads.contains { $0 != nil } }
+  var hasValue: Bool { !values.isEmpty }
 
   /// Takes a large value's payload out; returns the old block and where the part that had arrived stands.
-  mutating func split(at hole: RPCRequestParser.Hole, _ upload: (any Upload)?) -> ([UInt8], Range<Int>) {
+  mutating func split(at hole: RPCRequestParser.Hole, _ value: SpooledValue) -> ([UInt8], Range<Int>) {
     let old = block
     let arrived = hole.offset..<min(hole.offset + hole.length, old.count)
     block.removeSubrange(arrived)
     holes.append(hole)
-    uploads.append(upload)
+    values.append(value)
     return (old, arrived)
   }
 
-  func abandonUploads() {
-    for upload in uploads { upload?.abandon() }
+  func abandonValues() {
+    for value in values { value.abandon(unlessTaken: false) }
   }
 }

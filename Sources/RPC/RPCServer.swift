@@ -37,15 +37,15 @@ final class RPCServer: RequestHandler {
     }
   }
 
-  func weight(of call: RPCCall) -> Int { call.weight }
+  func weight(of call: RPCCall) -> Int { call.request.size }
 
   func answer(_ call: RPCCall) -> Answer {
     do {
       let answer = try perform(call)
-      if RPCMethod(rawValue: call.request.method)?.valueLimit == nil { call.abandonUploads() }
+      call.abandonValues(all: false)
       return answer
     } catch {
-      call.abandonUploads()
+      call.abandonValues(all: true)
       return .bytes(errorReply(error, to: call.request.id))
     }
   }
@@ -126,8 +126,8 @@ final class RPCServer: RequestHandler {
       throw .argumentType("open() argument 'lock_wait' must be a number")
     }
     let mode = ObjectRepository.Mode(
-      creates: try call.bool("create"), locks: locks, isExclusive: try call.bool("exclusive"), lockWait: wait)
-    let id = try session.open(path: path, mode)
+      locks: locks, isExclusive: try call.bool("exclusive"), lockWait: wait)
+    let id = try session.open(path: path, creates: call.bool("create"), mode)
     state.withLock { $0.path = label }
     return reply(call) { $0.binary(id) }
   }
@@ -159,8 +159,11 @@ final class RPCServer: RequestHandler {
     }
     let marker = call.isNil("marker") ? nil : try call.id("marker")
     guard call.isNil("marker") || marker != nil else { throw .argumentValue("marker must be 32 bytes long") }
-    let page = limit > 0 ? Int(limit) : Limits.listPage
+    let page = limit > 0 ? Int(limit) : Limits.listPage + 1
     let objects = try session.repository.list(after: marker, limit: page)
+    guard objects.count <= Limits.listPage else {
+      throw .argumentValue("more than \(Limits.listPage) objects: list needs a limit")
+    }
     return reply(call, reserving: 48 * objects.count) { writer in
       writer.array(count: objects.count)
       for object in objects {

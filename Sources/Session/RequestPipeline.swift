@@ -51,6 +51,7 @@ public final class RequestPipeline<Handler: RequestHandler>: Sendable {
     var inputEnded = false
     var outputIsBroken = false
     var readerIsBlocked = false
+    var isInterrupted = false
     var senderEnded = false
     var threads: [WorkerThread] = []
   }
@@ -81,24 +82,38 @@ public final class RequestPipeline<Handler: RequestHandler>: Sendable {
 
   // MARK: The reader's side
 
-  /// Takes a request in; blocks while too much is in flight.
-  public func submit(_ request: Handler.Request) {
+  /// Takes a request in; blocks while too much is in flight. False, with the request untouched, once the
+  /// pipeline was interrupted.
+  public func submit(_ request: Handler.Request) -> Bool {
     let lane = handler.lane(of: request)
     let weight = handler.weight(of: request)
-    state.wait { state -> Void? in
-      let schedule = state.schedule
-      let hasRoom =
-        schedule.inFlight < Limits.requestsInFlight
-        && (schedule.requestBytes + weight <= Limits.requestBytesInFlight || schedule.isIdle)
-      state.readerIsBlocked = !hasRoom
-      return hasRoom ? () : nil
+    let hasRoom = waitAsReader { state in
+      state.schedule.inFlight < Limits.requestsInFlight
+        && (state.schedule.requestBytes + weight <= Limits.requestBytesInFlight || state.schedule.isIdle)
     }
+    guard hasRoom else { return false }
     state.update { $0.schedule.submit(request, lane: lane, weight: weight) }
+    return true
   }
 
-  /// Blocks until no exclusive request is left: from then on it is certain which repository is open.
-  public func waitForExclusive() {
-    state.wait { $0.schedule.exclusiveCount == 0 ? () : nil }
+  /// Blocks until no exclusive request is left: from then on it is certain which repository is open. False
+  /// once the pipeline was interrupted.
+  public func waitForExclusive() -> Bool {
+    waitAsReader { $0.schedule.exclusiveCount == 0 }
+  }
+
+  private func waitAsReader(until condition: (State) -> Bool) -> Bool {
+    state.wait { state in
+      let isMet = condition(state)
+      state.readerIsBlocked = !isMet && !state.isInterrupted
+      return state.isInterrupted ? false : isMet ? true : nil
+    }
+  }
+
+  /// Wakes the reader and lets nothing more in. Whoever waits for answers to be sent waits no longer than
+  /// its patience from now on.
+  public func interrupt() {
+    state.update { $0.isInterrupted = true }
   }
 
   /// Whether the reader waits for room and so cannot notice that the client is gone.
@@ -111,14 +126,10 @@ public final class RequestPipeline<Handler: RequestHandler>: Sendable {
     state.wait { $0.schedule.isIdle ? () : nil }
   }
 
-  /// Waits until every answer is sent, or for as long as `patience` lasts, if it is given.
-  public func drain(patience: Duration?) {
-    let isDone: (inout State) -> Void? = { $0.senderEnded ? () : nil }
-    if let patience {
-      guard state.wait(timeout: patience, until: isDone) != nil else { return }
-    } else {
-      state.wait(until: isDone)
-    }
+  /// Waits until every answer is sent; once the pipeline is interrupted, for as long as `patience` lasts.
+  public func drain(patience: Duration) {
+    state.wait { $0.senderEnded || $0.isInterrupted ? () : nil }
+    guard state.wait(timeout: patience, until: { $0.senderEnded ? () : nil }) != nil else { return }
     for thread in state.withLock({ $0.threads }) { thread.join() }
   }
 

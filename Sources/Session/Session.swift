@@ -59,14 +59,16 @@ public final class Session: Sendable {
   }
 
   /// Opens a repository at a client's path; one that is open is closed first. Returns its id.
-  public func open(path: [UInt8], _ mode: ObjectRepository.Mode) throws(ServeError) -> [UInt8] {
+  public func open(path: [UInt8], creates: Bool, _ mode: ObjectRepository.Mode)
+    throws(ServeError) -> [UInt8]
+  {
     let label = String(decoding: path, as: UTF8.self)
     reporter.log(.debug, .serve, "Resolving repository path \(label.shortened)")
     let location = try admit(path, label)
     if let refusal = configuration.refusal { throw refusal }
     try close()
     let repository =
-      try mode.creates ? create(at: location, label, mode) : openExisting(at: location, label, mode)
+      try creates ? create(at: location, label, mode) : openExisting(at: location, label, mode)
     state.withLock { $0.repository = repository }
     return repository.id
   }
@@ -105,14 +107,8 @@ public final class Session: Sendable {
       default: throw .system(SystemFailure("open", label, error))
       }
     }
-    let store = PosixStore(root: root, label: label, options: try storeOptions(), location: location)
-    do {
-      return try ObjectRepository(
-        store: store, mode: mode, owner: owner, reporter: reporter, cancellation: cancellation)
-    } catch {
-      try? store.close()
-      throw error
-    }
+    return try repository(
+      in: PosixStore(root: root, label: label, options: try storeOptions(), location: location), mode)
   }
 
   private func create(at location: RepositoryPath, _ label: String, _ mode: ObjectRepository.Mode)
@@ -122,18 +118,32 @@ public final class Session: Sendable {
     let (isNew, root) = try ServeError.doing("create", label) { () throws(Errno) in
       (try location.create(), try location.open())
     }
-    let entries = try ServeError.doing("list", label) { () throws(Errno) in
-      try root.entries()
+    let isClaimed = try ServeError.doing("create", label) { () throws(Errno) in
+      guard try root.entries().isEmpty else { return false }
+      // Of two that create at once, the one that makes this directory goes on.
+      return try !root.makeDirectories(Namespace.config.rawValue).isEmpty
     }
-    guard entries.isEmpty else { throw .repositoryExists(label) }
+    guard isClaimed else { throw .repositoryExists(label) }
     let store = PosixStore(root: root, label: label, options: options, location: location)
     do {
-      return try ObjectRepository(
-        store: store, mode: mode, owner: owner, reporter: reporter, cancellation: cancellation)
+      try ObjectRepository.create(in: store)
     } catch {
       // A repository that nobody was told of: leave nothing that a second try would trip over.
       _ = try? store.destroy()
       if !isNew { _ = try? location.create() }
+      throw error
+    }
+    return try repository(in: store, mode)
+  }
+
+  private func repository(in store: any ObjectStore, _ mode: ObjectRepository.Mode)
+    throws(ServeError) -> ObjectRepository
+  {
+    do {
+      return try ObjectRepository(
+        store: store, mode: mode, owner: owner, reporter: reporter, cancellation: cancellation)
+    } catch {
+      try? store.close()
       throw error
     }
   }
@@ -171,9 +181,9 @@ public final class Session: Sendable {
     }
   }
 
-  /// Begins an object that is too large for memory; nil if no repository takes it.
-  public func upload() -> (any Upload)? {
-    try? current?.upload()
+  /// Begins an object that is too large for memory.
+  public func upload() throws(ServeError) -> any Upload {
+    try repository.upload()
   }
 
   /// The periodic work, called every second or so: publishing what has waited, keeping a silent client's

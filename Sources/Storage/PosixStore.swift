@@ -22,43 +22,46 @@ public final class PosixStore: ObjectStore {
   }
 
   public let label: String
+  public var dataLevels: Int { options.dataLevels }
   let root: Directory
   let options: Options
-  public var dataLevels: Int { options.dataLevels }
-  private let location: RepositoryPath?
-  private let syncsWhole: Bool
-  private let state = Monitor(State())
+  let location: RepositoryPath?
+  let state: Monitor<State>
 
-  private struct State {
+  struct State {
+    /// Whether one `syncfs` covers everything: false where the file system does not do it reliably, or once
+    /// a namespace turns out to lie on another file system than the root.
+    var syncsWhole: Bool
     var areas: [Namespace: StagingArea] = [:]
-    /// Objects that are stored but not published, by id.
+    /// Objects that are stored but not published, by id; of several versions the newest.
     var pending: [ObjectID: Staged] = [:]
     /// What is being filled, and what is on its way to be published, oldest first.
     var filling = Batch()
     var sealed: [Batch] = []
+    /// Whether somebody is publishing the first sealed batch.
+    var isPublishing = false
     var publisher: WorkerThread?
-    var closing = false
+    var isClosing = false
     /// Directories below the root whose entries changed since they were last synced.
     var unsynced: Set<String> = []
+    var isSyncing = false
     var failure: ServeError?
   }
 
-  private struct Staged {
+  struct Staged {
     let upload: StagedUpload
     let size: Int
     let batch: Int
+    /// Whether an older version of the object waits in a sealed batch.
+    let shadowsSealed: Bool
   }
 
-  private struct Batch {
+  struct Batch {
     var number = 0
     var entries: [(id: ObjectID, upload: StagedUpload)] = []
     var bytes = 0
     var since: ContinuousClock.Instant?
   }
-
-  /// Files, or directories, up to which syncing each beats one `syncfs`, which also has to wait for every
-  /// other writer of the file system.
-  private static let fewEnoughToSyncEach = 8
 
   /// Opens the store in `root` and removes what crashed sessions left in it. `location` is where `destroy`
   /// removes the directory itself.
@@ -69,20 +72,14 @@ public final class PosixStore: ObjectStore {
     self.location = location
     self.label = label
     self.options = options
-    self.syncsWhole = (try? root.facts().syncsWhole) ?? false
-    for namespace in Namespace.allCases where namespace != .locks {
-      _ = StagingArea.sweep(root: root, namespace: namespace)
-    }
+    state = Monitor(State(syncsWhole: (try? root.facts().syncsWhole) ?? false))
+    for namespace in Namespace.allCases { _ = StagingArea.sweep(root: root, namespace: namespace) }
   }
 
   // MARK: Reading
 
   public func info(_ name: StoreName) throws(ServeError) -> Int? {
-    if case .id(let id) = name.key, !name.isDeleted,
-      let staged = state.withLock({ $0.pending[id] })
-    {
-      return staged.size
-    }
+    if let staged = staged(name) { return staged.size }
     let path = nested(name)
     return try ServeError.doing("look at", path) { () throws(Errno) in try root.status(path)?.size }
   }
@@ -96,9 +93,9 @@ public final class PosixStore: ObjectStore {
   }
 
   private func openFile(_ name: StoreName, _ path: String) throws(Errno) -> OpenFile? {
-    if case .id(let id) = name.key, !name.isDeleted, let staged = state.withLock({ $0.pending[id] }) {
+    if let staged = staged(name) {
       do {
-        return try staged.upload.area.directory.file(staged.upload.name)
+        return try staged.upload.open()
       } catch .noSuchFileOrDirectory {
         // Published since the look into the table: it stands under its name.
       }
@@ -110,6 +107,11 @@ public final class PosixStore: ObjectStore {
     }
   }
 
+  private func staged(_ name: StoreName) -> Staged? {
+    guard case .id(let id) = name.key, !name.isDeleted else { return nil }
+    return state.withLock { $0.pending[id] }
+  }
+
   // MARK: Writing
 
   public func upload() throws(ServeError) -> any Upload {
@@ -117,11 +119,18 @@ public final class PosixStore: ObjectStore {
   }
 
   public func store(_ name: StoreName, _ content: ObjectContent) throws(ServeError) {
-    try throwFailure()
     switch name.namespace {
-    case .data: try stage(name, content)
-    case .locks: try publishLock(nested(name), content)
+    case .locks:
+      let upload = try staged(content, in: .locks)
+      // A lock need not outlive the machine; but after a power cut one without this sync would stand there
+      // empty, and stock Borg cannot open a repository with such a lock. Its directory is not synced.
+      _ = try upload.finish(sync: true)
+      try publish(upload, as: nested(name))
+    case .data:
+      try throwFailure()
+      try stage(name, content)
     case .archives, .cache, .config, .keys:
+      try throwFailure()
       let upload = try staged(content, in: name.namespace)
       do {
         try barrier(durable: true)
@@ -140,25 +149,26 @@ public final class PosixStore: ObjectStore {
       throw .argumentValue("an object cannot be stored as deleted")
     }
     let upload = try staged(content, in: .data)
-    let size = try upload.finish(sync: false)
-    let replaced: StagedUpload? = state.withLock { state in
-      // An object of the same name that waits in an earlier batch is published first, then replaced.
-      let old = state.pending[id].flatMap { $0.batch == state.filling.number ? $0.upload : nil }
-      if old != nil { state.filling.entries.removeAll { $0.upload === old } }
-      state.pending[id] = Staged(upload: upload, size: size, batch: state.filling.number)
-      state.filling.entries.append((id, upload))
-      state.filling.bytes += size
-      if state.filling.since == nil { state.filling.since = .now }
-      return old
+    // Where one `syncfs` is not enough, the descriptor that wrote is the one that learns of every failure.
+    let size = try upload.finish(sync: !state.withLock { $0.syncsWhole })
+    let (replaced, isFull) = state.withLock { state in
+      let old = state.pending[id]
+      let isInSameBatch = old.map { $0.batch == state.filling.number } ?? false
+      if let old, isInSameBatch { state.filling.remove(old) }
+      state.pending[id] = Staged(
+        upload: upload, size: size, batch: state.filling.number,
+        shadowsSealed: old.map { !isInSameBatch || $0.shadowsSealed } ?? false)
+      state.filling.append(id, upload, size)
+      return (isInSameBatch ? old?.upload : nil, state.filling.isFull)
     }
     replaced?.abandon()
-    let isFull = state.withLock {
-      $0.filling.entries.count >= Limits.stagedObjects || $0.filling.bytes >= Limits.stagedBytes
+    if isFull {
+      seal()
+      try waitForRoom()
     }
-    if isFull { try seal() }
   }
 
-  private func staged(_ content: ObjectContent, in namespace: Namespace) throws(ServeError) -> StagedUpload {
+  func staged(_ content: ObjectContent, in namespace: Namespace) throws(ServeError) -> StagedUpload {
     switch content {
     case .upload(let upload as StagedUpload): return upload
     case .upload: throw .unsupported("This upload belongs to another store.")
@@ -169,96 +179,21 @@ public final class PosixStore: ObjectStore {
     }
   }
 
-  /// Publishes a lock at once: other processes have to see it, and no crash may bring it back.
-  private func publishLock(_ path: String, _ content: ObjectContent) throws(ServeError) {
-    guard case .bytes(let bytes, let range) = content else {
-      throw .unsupported("A lock does not arrive in pieces.")
-    }
-    // The original's own pattern, so that its tools recognise a crash's leftover.
-    let digits = Array("abcdefghijklmnopqrstuvwxyz0123456789_".utf8)
-    let random = String(decoding: Host.randomBytes(8).map { digits[Int($0) % digits.count] }, as: UTF8.self)
-    let temporary = "\(Namespace.locks.rawValue)/tmp\(random)\(StoreName.temporarySuffix)"
-    try ServeError.doing("write", path) { () throws(Errno) in
-      let file: OpenFile
-      do throws(Errno) {
-        file = try root.create(temporary)
-      } catch .noSuchFileOrDirectory {
-        try root.makeDirectories(Namespace.locks.rawValue)
-        file = try root.create(temporary)
-      }
-      do throws(Errno) {
-        try file.write(bytes, range, at: 0)
-        try rename(temporary, in: root, to: path)
-      } catch {
-        _ = try? root.remove(temporary)
-        throw error
-      }
-    }
-  }
-
-  /// Gives a finished upload its name.
-  private func publish(_ upload: StagedUpload, as path: String) throws(ServeError) {
-    do {
-      do {
-        try rename(upload.name, in: upload.area.directory, to: path)
-      } catch .improperLink {
-        try copyAcross(upload, to: path)
-      }
-    } catch {
-      upload.abandon()
-      throw .system(SystemFailure("publish", path, error))
-    }
-  }
-
-  /// Renames, makes missing parents on the way, and notes which directories are to be synced.
-  private func rename(_ name: String, in directory: Directory, to path: String) throws(Errno) {
-    var changed: [String] = [path.parentName ?? ""]
-    do {
-      try directory.rename(name, to: path, in: root)
-    } catch .noSuchFileOrDirectory {
-      guard let parent = path.parentName else { throw .noSuchFileOrDirectory }
-      changed += try root.makeDirectories(parent).map { $0.parentName ?? "" }
-      try directory.rename(name, to: path, in: root)
-    }
-    noteUnsynced(changed)
-  }
-
-  /// Publishes an upload whose name lies on another file system, where somebody linked a namespace to.
-  private func copyAcross(_ upload: StagedUpload, to path: String) throws(Errno) {
-    let parent = path.parentName.map { $0 + "/" } ?? ""
-    let temporary = "\(parent)borg-serve-\(Hex.string(Host.randomBytes(8)))\(StoreName.temporarySuffix)"
-    let source = try upload.area.directory.file(upload.name)
-    let target = try root.create(temporary)
-    do {
-      var buffer = [UInt8](repeating: 0, count: Limits.readBlock)
-      var offset = 0
-      while true {
-        let count = try source.read(at: offset, into: &buffer)
-        if count == 0 { break }
-        try target.write(buffer, 0..<count, at: offset)
-        offset += count
-      }
-      try target.sync()
-      try root.rename(temporary, to: path, in: root)
-    } catch {
-      _ = try? root.remove(temporary)
-      throw error
-    }
-    upload.abandon()
-  }
-
   // MARK: Removing and renaming
 
   public func delete(_ name: StoreName) throws(ServeError) -> Bool {
-    try throwFailure()
     let path = nested(name)
+    if name.namespace == .locks {
+      return try ServeError.doing("delete", path) { () throws(Errno) in try root.remove(path) }
+    }
+    try throwFailure()
     if case .id(let id) = name.key, !name.isDeleted {
       let wasStaged = try unstage(id)
       let wasPublished = try ServeError.doing("delete", path) { () throws(Errno) in try root.remove(path) }
       return wasStaged || wasPublished
     }
     let found = try ServeError.doing("delete", path) { () throws(Errno) in try root.remove(path) }
-    if found, name.namespace != .locks {
+    if found {
       noteUnsynced([path.parentName ?? ""])
       try syncDirectories()
     }
@@ -267,16 +202,15 @@ public final class PosixStore: ObjectStore {
 
   /// Takes an object back that is stored but not published; false if there is none.
   private func unstage(_ id: ObjectID) throws(ServeError) -> Bool {
-    let isSealed = state.withLock { state in
-      state.pending[id].map { $0.batch != state.filling.number } ?? false
+    let (upload, isBeingPublished): (StagedUpload?, Bool) = state.withLock { state in
+      guard let staged = state.pending[id] else { return (nil, false) }
+      guard staged.batch == state.filling.number, !staged.shadowsSealed else { return (nil, true) }
+      state.pending[id] = nil
+      state.filling.remove(staged)
+      return (staged.upload, false)
     }
-    if isSealed { try barrier(durable: false) }
-    let upload: StagedUpload? = state.withLock { state in
-      guard let staged = state.pending.removeValue(forKey: id) else { return nil }
-      state.filling.entries.removeAll { $0.upload === staged.upload }
-      state.filling.bytes -= staged.size
-      return staged.upload
-    }
+    // Every version of it is then under the name, where the caller removes it.
+    if isBeingPublished { try barrier(durable: false) }
     upload?.abandon()
     return upload != nil
   }
@@ -298,106 +232,6 @@ public final class PosixStore: ObjectStore {
     return true
   }
 
-  // MARK: Barriers
-
-  public func barrier(durable: Bool) throws(ServeError) {
-    try seal()
-    let failure: ServeError? = state.wait { state -> ServeError?? in
-      state.failure != nil || state.sealed.isEmpty ? .some(state.failure) : nil
-    }
-    if let failure { throw failure }
-    if durable { try syncDirectories() }
-  }
-
-  public func tick() {
-    let isDue = state.withLock { state in
-      state.filling.since.map { ContinuousClock.now - $0 >= .seconds(Limits.stagedSeconds) } ?? false
-    }
-    // A failure stays noted; whoever stores next is told.
-    if isDue { _ = try? seal() }
-  }
-
-  /// Hands the batch that is being filled over to be published.
-  private func seal() throws(ServeError) {
-    let needsThread = state.update { state in
-      guard !state.filling.entries.isEmpty else { return false }
-      state.sealed.append(state.filling)
-      state.filling = Batch(number: state.filling.number + 1)
-      return options.publishesInBackground && state.publisher == nil
-    }
-    if needsThread {
-      let thread = WorkerThread { [self] in publishUntilClosed() }
-      state.update { $0.publisher = thread }
-    }
-    if state.withLock({ $0.publisher == nil }) { publishSealed() }
-    try throwFailure()
-  }
-
-  private func publishUntilClosed() {
-    while true {
-      let goesOn = state.wait { state in
-        if !state.sealed.isEmpty && state.failure == nil { return true }
-        return state.closing ? false : nil
-      }
-      guard goesOn else { return }
-      publishSealed()
-    }
-  }
-
-  private func publishSealed() {
-    while let batch = state.withLock({ $0.failure == nil ? $0.sealed.first : nil }) {
-      do {
-        try publish(batch)
-        state.update { state in
-          state.sealed.removeFirst()
-          for (id, upload) in batch.entries where state.pending[id]?.upload === upload {
-            state.pending[id] = nil
-          }
-        }
-      } catch {
-        state.update { $0.failure = $0.failure ?? error }
-      }
-    }
-  }
-
-  private func publish(_ batch: Batch) throws(ServeError) {
-    if syncsWhole && batch.entries.count > Self.fewEnoughToSyncEach {
-      try ServeError.doing("make durable", "data") { () throws(Errno) in
-        try root.syncFileSystem()
-      }
-    } else {
-      for (id, upload) in batch.entries {
-        try ServeError.doing("make durable", nested(StoreName(id: id))) { () throws(Errno) in
-          try upload.area.directory.file(upload.name).sync()
-        }
-      }
-    }
-    for (id, upload) in batch.entries { try publish(upload, as: nested(StoreName(id: id))) }
-  }
-
-  /// Makes the entries of all changed directories durable.
-  private func syncDirectories() throws(ServeError) {
-    let directories = state.withLock { state in
-      defer { state.unsynced = [] }
-      return state.unsynced
-    }
-    do {
-      if syncsWhole && directories.count > Self.fewEnoughToSyncEach {
-        try ServeError.doing("make durable", "data") { () throws(Errno) in
-          try root.syncFileSystem()
-        }
-      } else {
-        for directory in directories.sorted() {
-          try ServeError.doing("make durable", directory) { () throws(Errno) in try root.sync(directory) }
-        }
-      }
-    } catch {
-      // The kernel reports a failed write-back once and forgets it: nothing that follows can be trusted.
-      state.update { $0.failure = $0.failure ?? error }
-      throw error
-    }
-  }
-
   // MARK: Ends
 
   public func availableSpace() -> UInt64? {
@@ -409,20 +243,11 @@ public final class PosixStore: ObjectStore {
     try barrier(durable: true)
   }
 
-  private func release() {
-    let publisher = state.update { state in
-      state.closing = true
-      return state.publisher
-    }
-    publisher?.join()
-    let areas = state.withLock { state in
-      defer { state.areas = [:] }
-      return state.areas
-    }
-    for area in areas.values { _ = try? area.remove() }
-  }
-
   public func destroy() throws(ServeError) -> [String] {
+    state.update { state in
+      state.filling = Batch(number: state.filling.number + 1)
+      state.sealed = Array(state.sealed.prefix(state.isPublishing ? 1 : 0))
+    }
     release()
     return try ServeError.doing("destroy", label) { () throws(Errno) in
       var foreign: [String] = []
@@ -449,32 +274,59 @@ public final class PosixStore: ObjectStore {
     }
   }
 
-  // MARK: Parts
-
-  private func nested(_ name: StoreName) -> String { name.nested(dataLevels: options.dataLevels) }
-
-  private func throwFailure() throws(ServeError) {
-    if let failure = state.withLock({ $0.failure }) { throw failure }
+  /// Ends the publisher and removes the staging areas.
+  private func release() {
+    let publisher = state.update { state in
+      state.isClosing = true
+      return state.publisher
+    }
+    publisher?.join()
+    let areas = state.withLock { state in
+      defer { state.areas = [:] }
+      return state.areas
+    }
+    for area in areas.values { _ = try? area.remove() }
   }
 
-  private func noteUnsynced(_ directories: [String]) {
-    state.withLock { $0.unsynced.formUnion(directories) }
+  // MARK: Parts
+
+  func nested(_ name: StoreName) -> String { name.nested(dataLevels: options.dataLevels) }
+
+  func throwFailure() throws(ServeError) {
+    if let failure = state.withLock({ $0.failure }) { throw failure }
   }
 
   private func area(_ namespace: Namespace) throws(ServeError) -> StagingArea {
     if let area = state.withLock({ $0.areas[namespace] }) { return area }
-    let area = try ServeError.doing("create", namespace.rawValue) { () throws(Errno) in
-      try StagingArea(root: root, namespace: namespace) { created in
+    let (area, isElsewhere) = try ServeError.doing("create", namespace.rawValue) { () throws(Errno) in
+      let area = try StagingArea(root: root, namespace: namespace) { created in
         noteUnsynced(created.map { $0.parentName ?? "" })
       }
+      return (area, try area.directory.status().device != root.status().device)
     }
     // Two workers may come here at once; the second one's area is given up.
     let winner = state.withLock { state in
+      if isElsewhere { state.syncsWhole = false }
       if let other = state.areas[namespace] { return other }
       state.areas[namespace] = area
       return area
     }
     if winner !== area { _ = try? area.remove() }
     return winner
+  }
+}
+
+extension PosixStore.Batch {
+  var isFull: Bool { entries.count >= Limits.stagedObjects || bytes >= Limits.stagedBytes }
+
+  mutating func append(_ id: ObjectID, _ upload: StagedUpload, _ size: Int) {
+    entries.append((id, upload))
+    bytes += size
+    if since == nil { since = .now }
+  }
+
+  mutating func remove(_ staged: PosixStore.Staged) {
+    entries.removeAll { $0.upload === staged.upload }
+    bytes -= staged.size
   }
 }

@@ -68,6 +68,9 @@ final class StagedUpload: Upload {
     }
   }
 
+  /// Opens what has arrived, for reading. `ENOENT` once it was published or abandoned.
+  func open() throws(Errno) -> OpenFile { try area.directory.file(name) }
+
   func abandon() {
     progress.withLock { $0.file = nil }
     _ = try? area.directory.remove(name)

@@ -26,9 +26,9 @@ final class StagingArea: Sendable {
       do {
         try root.makeDirectory("\(parent)/\(session)")
         let directory = try root.directory("\(parent)/\(session)")
-        // Where directories cannot be locked, age protects instead; see `sweep`.
-        _ = try? directory.lock()
-        // A sweeper may have taken the lock in the moment before, and with it the directory.
+        // A sweeper may have been faster; then the directory is gone, or as good as gone. Where
+        // directories cannot be locked, age protects instead; see `abandoned`.
+        if let isOurs = try? directory.lock(), !isOurs { continue }
         let here = try directory.status()
         guard let there = try root.status("\(parent)/\(session)"), there.inode == here.inode else { continue }
         (self.root, self.namespace, self.session, self.directory) = (root, namespace, session, directory)
@@ -73,22 +73,27 @@ final class StagingArea: Sendable {
       let sessions = try? shared.entries()
     else { return 0 }
     var swept = 0
-    for session in sessions where isAbandoned(session, in: shared) {
-      if (try? shared.removeTree(session)) != nil { swept += 1 }
+    for session in sessions {
+      guard let directory = abandoned(session, in: shared) else { continue }
+      // The lock has to be held until all is gone: the directory may be one that is just being made.
+      withExtendedLifetime(directory) {
+        if (try? shared.removeTree(session)) != nil { swept += 1 }
+      }
     }
     try? root.removeDirectory(parent)
     return swept
   }
 
-  private static func isAbandoned(_ session: String, in shared: Directory) -> Bool {
-    guard let directory = try? shared.directory(session) else { return false }
+  /// The directory of a session that no longer lives, with its lock; nil if it may live.
+  private static func abandoned(_ session: String, in shared: Directory) -> Directory? {
+    guard let directory = try? shared.directory(session) else { return nil }
     do {
-      return try directory.lock()
+      return try directory.lock() ? directory : nil
     } catch {
       // Directories cannot be locked here (some network file systems). A living session touches its
       // directory far more often than once a day, and would only fail to publish, not lose silently.
-      guard let status = try? shared.status(session) else { return false }
-      return Host.now() / 1000 - status.modified > 24 * 3600
+      guard let status = try? directory.status() else { return nil }
+      return Host.now() / 1000 - status.modified > 24 * 3600 ? directory : nil
     }
   }
 }

@@ -1,0 +1,198 @@
+public import BorgFormat
+import Disk
+import SystemPackage
+
+/// How staged objects get their names, and how all of it gets to stable storage.
+extension PosixStore {
+  /// Files, or directories, up to which syncing each beats one `syncfs`, which also has to wait for every
+  /// other writer of the file system.
+  private static let fewEnoughToSyncEach = 8
+
+  /// Sealed batches that may wait. With more, what a power cut costs would grow with the difference between
+  /// the client's speed and the disk's.
+  private static let mostSealed = 2
+
+  // MARK: Barriers
+
+  public func barrier(durable: Bool) throws(ServeError) {
+    seal()
+    let failure: ServeError? = state.wait { state -> ServeError?? in
+      state.failure != nil || state.sealed.isEmpty ? .some(state.failure) : nil
+    }
+    if let failure { throw failure }
+    if durable { try syncDirectories() }
+  }
+
+  public func tick() {
+    let isDue = state.withLock { state in
+      state.filling.since.map { ContinuousClock.now - $0 >= .seconds(Limits.stagedSeconds) } ?? false
+    }
+    if isDue { seal() }
+  }
+
+  /// Holds whoever stores back until the publisher has caught up.
+  func waitForRoom() throws(ServeError) {
+    state.wait { $0.failure != nil || $0.sealed.count <= Self.mostSealed ? () : nil }
+    try throwFailure()
+  }
+
+  /// Hands the batch that is being filled over to be published. A failure is the next write's to learn of.
+  func seal() {
+    let isInline = state.update { state in
+      guard !state.filling.entries.isEmpty, !state.isClosing else { return false }
+      state.sealed.append(state.filling)
+      state.filling = Batch(number: state.filling.number + 1)
+      if options.publishesInBackground, state.publisher == nil {
+        // It waits for this very lock, so that nobody can see a thread that is not noted here.
+        state.publisher = WorkerThread { [self] in publishUntilClosed() }
+      }
+      return state.publisher == nil
+    }
+    if isInline { publishSealed() }
+  }
+
+  private func publishUntilClosed() {
+    while true {
+      let goesOn = state.wait { state in
+        if !state.sealed.isEmpty && state.failure == nil && !state.isPublishing { return true }
+        return state.isClosing ? false : nil
+      }
+      guard goesOn else { return }
+      publishSealed()
+    }
+  }
+
+  private func publishSealed() {
+    while let batch = claim() {
+      let result = Result { () throws(ServeError) in try publish(batch) }
+      state.update { state in
+        state.isPublishing = false
+        switch result {
+        case .success:
+          state.sealed.removeFirst()
+          for (id, upload) in batch.entries where state.pending[id]?.upload === upload {
+            state.pending[id] = nil
+          }
+        case .failure(let failure):
+          state.failure = state.failure ?? failure
+        }
+      }
+    }
+  }
+
+  /// The first sealed batch, for one publisher alone.
+  private func claim() -> Batch? {
+    state.withLock { state in
+      guard state.failure == nil, !state.isPublishing, let batch = state.sealed.first else { return nil }
+      state.isPublishing = true
+      return batch
+    }
+  }
+
+  private func publish(_ batch: Batch) throws(ServeError) {
+    // Elsewhere each file was synced when it was staged.
+    if state.withLock({ $0.syncsWhole }) {
+      if batch.entries.count > Self.fewEnoughToSyncEach {
+        try syncFileSystem()
+      } else {
+        for (id, upload) in batch.entries {
+          try ServeError.doing("make durable", nested(StoreName(id: id))) { () throws(Errno) in
+            try upload.open().sync()
+          }
+        }
+      }
+    }
+    for (id, upload) in batch.entries { try publish(upload, as: nested(StoreName(id: id))) }
+  }
+
+  // MARK: Names
+
+  /// Gives a finished upload its name.
+  func publish(_ upload: StagedUpload, as path: String) throws(ServeError) {
+    do {
+      do {
+        try rename(upload.name, in: upload.area.directory, to: path)
+      } catch .improperLink {
+        try copyAcross(upload, to: path)
+      }
+    } catch {
+      upload.abandon()
+      throw .system(SystemFailure("publish", path, error))
+    }
+  }
+
+  /// Renames, makes missing parents on the way, and notes which directories are to be synced.
+  func rename(_ name: String, in directory: Directory, to path: String) throws(Errno) {
+    var changed: [String] = [path.parentName ?? ""]
+    do {
+      try directory.rename(name, to: path, in: root)
+    } catch .noSuchFileOrDirectory {
+      guard let parent = path.parentName else { throw .noSuchFileOrDirectory }
+      changed += try root.makeDirectories(parent).map { $0.parentName ?? "" }
+      try directory.rename(name, to: path, in: root)
+    }
+    noteUnsynced(changed)
+  }
+
+  /// Publishes an upload whose name lies on another file system, where somebody linked a directory to.
+  private func copyAcross(_ upload: StagedUpload, to path: String) throws(Errno) {
+    state.withLock { $0.syncsWhole = false }
+    let parent = path.parentName.map { $0 + "/" } ?? ""
+    let temporary = "\(parent)borg-serve-\(Hex.string(Host.randomBytes(8)))\(StoreName.temporarySuffix)"
+    let source = try upload.open()
+    let target = try root.create(temporary)
+    do {
+      var buffer = [UInt8](repeating: 0, count: Limits.readBlock)
+      var offset = 0
+      while true {
+        let count = try source.read(at: offset, into: &buffer)
+        if count == 0 { break }
+        try target.write(buffer, 0..<count, at: offset)
+        offset += count
+      }
+      try target.sync()
+      try root.rename(temporary, to: path, in: root)
+    } catch {
+      _ = try? root.remove(temporary)
+      throw error
+    }
+    noteUnsynced([path.parentName ?? ""])
+    upload.abandon()
+  }
+
+  // MARK: Syncing
+
+  /// Notes directories to be synced, but for the locks': those are there to be seen, not to last.
+  func noteUnsynced(_ directories: [String]) {
+    state.withLock { $0.unsynced.formUnion(directories.filter { $0 != Namespace.locks.rawValue }) }
+  }
+
+  /// Makes the entries of all changed directories durable, those too that another thread is at.
+  func syncDirectories() throws(ServeError) {
+    let (directories, isWhole): (Set<String>, Bool) = state.wait { state in
+      guard !state.isSyncing else { return nil }
+      state.isSyncing = !state.unsynced.isEmpty
+      defer { state.unsynced = [] }
+      return (state.unsynced, state.syncsWhole)
+    }
+    guard !directories.isEmpty else { return try throwFailure() }
+    let result = Result { () throws(ServeError) in
+      guard !isWhole || directories.count <= Self.fewEnoughToSyncEach else { return try syncFileSystem() }
+      for directory in directories.sorted() {
+        try ServeError.doing("make durable", directory) { () throws(Errno) in try root.sync(directory) }
+      }
+    }
+    // The kernel reports a failed write-back once and forgets it: nothing that follows can be trusted.
+    state.update { state in
+      state.isSyncing = false
+      if case .failure(let failure) = result { state.failure = state.failure ?? failure }
+    }
+    try result.get()
+  }
+
+  private func syncFileSystem() throws(ServeError) {
+    try ServeError.doing("make durable", Namespace.data.rawValue) { () throws(Errno) in
+      try root.syncFileSystem()
+    }
+  }
+}
