@@ -38,6 +38,26 @@ public struct RPCRequest: Sendable {
     public let value: RPCValue
   }
 
+  /// The same request in a block of its own, without the bytes before `start` and behind its end.
+  ///
+  /// For requests whose large value was moved away: each would keep a whole block, mostly of the next one's
+  /// value, while it waits to be answered.
+  func compacted(from start: Int) -> RPCRequest {
+    func moved(_ range: Range<Int>) -> Range<Int> { range.lowerBound - start..<range.upperBound - start }
+    let arguments = arguments.map { argument in
+      let value: RPCValue =
+        switch argument.value {
+        case .string(let range): .string(moved(range))
+        case .binary(let range): .binary(moved(range))
+        case .encoded(let range): .encoded(moved(range))
+        case .nil, .bool, .int, .float, .spooled: argument.value
+        }
+      return Argument(name: moved(argument.name), value: value)
+    }
+    return RPCRequest(
+      id: id, method: method, arguments: arguments, block: Array(block[start..<start + size]), size: size)
+  }
+
   /// The value of the argument `name`; the last one counts where a client repeats it.
   public func value(_ name: StaticString) -> RPCValue? {
     arguments.last { matches($0.name, name) }?.value
@@ -134,6 +154,7 @@ public enum RPCRequestParser {
     }
     let size = reader.offset - start
     let request = RPCRequest(id: id, method: method, arguments: arguments, block: block, size: size)
+    guard holes.isEmpty else { return .request(request.compacted(from: start), end: reader.offset) }
     return .request(request, end: reader.offset)
   }
 
