@@ -43,9 +43,29 @@ let package = Package(
       swiftSettings: settings,
       // A static standard library halves start-up time and memory, and hosts need no Swift runtime.
       linkerSettings: [.unsafeFlags(["-static-stdlib"], .when(platforms: [.linux]))]),
+    .target(
+      name: "DiskSimulation", dependencies: ["BorgFormat", "Disk", system], path: "Tests/DiskSimulation",
+      swiftSettings: settings),
     .testTarget(name: "BorgFormatTests", dependencies: ["BorgFormat"], swiftSettings: settings),
     .testTarget(
       name: "ServeCommandTests", dependencies: ["ServeCommand"], swiftSettings: settings),
+    .testTarget(name: "MessageTests", dependencies: ["BorgFormat"], swiftSettings: settings),
+    .testTarget(name: "DiskTests", dependencies: ["Disk", system], swiftSettings: settings),
+    .testTarget(
+      name: "StorageTests", dependencies: ["BorgFormat", "Disk", "DiskSimulation", "Storage", system],
+      swiftSettings: settings),
+    .testTarget(
+      name: "ObjectRepositoryTests",
+      dependencies: ["BorgFormat", "Disk", "DiskSimulation", "ObjectRepository", "Storage", system],
+      swiftSettings: settings),
+    .testTarget(
+      name: "SessionTests",
+      dependencies: ["BorgFormat", "Disk", "Storage", "ObjectRepository", "Session", system],
+      swiftSettings: settings),
+    .testTarget(
+      name: "RPCTests",
+      dependencies: ["BorgFormat", "Disk", "ObjectRepository", "RPC", "Session", system],
+      swiftSettings: settings),
   ],
   swiftLanguageModes: [.v6]
 )

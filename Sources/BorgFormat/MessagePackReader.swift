@@ -105,9 +105,14 @@ public struct MessagePackReader: Sendable {
   public mutating func skip(in bytes: Span<UInt8>, depth: Int = Limits.requestDepth)
     throws(MessagePackError) -> Range<Int>
   {
-    let start = offset
-    try skipBody(of: head(in: bytes), in: bytes, depth: depth)
-    return start..<offset
+    let start = self
+    do {
+      try skipBody(of: head(in: bytes), in: bytes, depth: depth)
+    } catch {
+      self = start
+      throw error
+    }
+    return start.offset..<offset
   }
 
   /// Moves behind what follows `head`.

@@ -50,7 +50,9 @@ public struct StoreName: Hashable, Sendable {
     else { throw .namespaceUnknown("no matching namespace found for: \(name.shortened)") }
     try Self.validate(name, suffixLength: isDeleted ? Self.deletedSuffix.utf8.count : 0)
     let key = String(name[name.index(after: slash)...])
-    guard !Self.isHidden(key) else { throw .argumentValue("name has a reserved ending: \(name.shortened)") }
+    // Any component: below a hidden directory nothing is ever listed, and a session's leftovers are swept.
+    let isReserved = key.split(separator: "/").contains { Self.isHidden(String($0)) }
+    guard !isReserved else { throw .argumentValue("name has a reserved ending: \(name.shortened)") }
     guard namespace == .data else {
       self.init(namespace, .text(key), isDeleted: isDeleted)
       return

@@ -67,7 +67,7 @@ public final class Directory: Sendable {
     try calls.rename(name, in: descriptor, to: newName, in: target.descriptor)
   }
 
-  /// The entries' names, without `.` and `..`, in no order; names that are not UTF-8 are left out.
+  /// The entries' names, without `.` and `..`, in no order; see `DiskCalls.entries`.
   public func entries() throws(Errno) -> [String] { try calls.entries(of: descriptor) }
 
   /// Makes this directory's entries durable.

@@ -87,7 +87,8 @@ public protocol DiskCalls: Sendable {
   func makeDirectory(_ name: String, in directory: RawDescriptor) throws(Errno)
   func removeDirectory(_ name: String, in directory: RawDescriptor) throws(Errno)
 
-  /// The entries' names, without `.` and `..`, in no order; names that are not UTF-8 are left out.
+  /// The entries' names, without `.` and `..`, in no order. Bytes that are not UTF-8, as no name of Borg's
+  /// has, are replaced: such an entry is counted, and then not found by its name.
   func entries(of directory: RawDescriptor) throws(Errno) -> [String]
 
   /// The status of what the name leads to, links followed; an empty name is the directory itself.

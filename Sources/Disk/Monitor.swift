@@ -52,7 +52,7 @@ import Glibc
   public func wait<Result>(timeout: Duration, until body: (inout State) -> Result?) -> Result? {
     var deadline = timespec()
     unsafe _ = clock_gettime(CLOCK_MONOTONIC, &deadline)
-    let (seconds, attoseconds) = timeout.components
+    let (seconds, attoseconds) = max(timeout, .zero).components
     let nanoseconds = deadline.tv_nsec + Int(attoseconds / 1_000_000_000)
     deadline.tv_sec += Int(min(max(seconds, 0), 1 << 32)) + nanoseconds / 1_000_000_000
     deadline.tv_nsec = nanoseconds % 1_000_000_000

@@ -177,6 +177,7 @@ private struct CheckRun {
       upload.append(bytes, bytes.indices)
     }
     try store.store(name, .upload(upload))
+    repository.noteNewIndex()
     for other in try repository.indexNames() where other != name { _ = try store.delete(other) }
   }
 
@@ -195,7 +196,7 @@ private struct CheckRun {
 
 /// How far a check has come, told by the ids, which are spread evenly: no need to count objects first.
 private struct CheckProgress {
-  private var lastPermille = -1
+  private var lastPermille = -10
   private var lastReport = ContinuousClock.now
   private let operation = Int.random(in: 1..<1 << 31)
 
@@ -204,7 +205,8 @@ private struct CheckProgress {
 
   /// A record when there is something new to say.
   mutating func reached(_ id: ObjectID) -> Progress? {
-    let permille = Int(id.word0 >> 32) * 1000 >> 32
+    // In Swift a shift binds tighter than a product.
+    let permille = (Int(id.word0 >> 32) * 1000) >> 32
     let now = ContinuousClock.now
     guard permille / 10 != lastPermille / 10 || now - lastReport > Self.keepAlive else { return nil }
     (lastPermille, lastReport) = (permille, now)

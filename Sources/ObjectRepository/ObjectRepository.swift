@@ -71,7 +71,8 @@ public final class ObjectRepository: Sendable {
     }
     guard readme == Array(RepositoryLayout.readme.utf8) else { throw .repositoryInvalid(label) }
     let version = try text(RepositoryLayout.versionName, in: store)
-    guard let number = Int64(version.filter { !$0.isWhitespace }) else {
+    let words = version.split(whereSeparator: \.isWhitespace)
+    guard words.count == 1, let number = Int64(words[0]) else {
       throw .repositoryConfigInvalid(label, detail: "config/version is not a number")
     }
     guard number == RepositoryLayout.version else {
@@ -253,8 +254,11 @@ public final class ObjectRepository: Sendable {
       throw .integrity("More than allowed in \(name.text) [\(size) > \(limit)]")
     }
     try store.store(name, content)
-    if name.namespace == .cache { indexesAreGone.withLock { $0 = false } }
+    if name.namespace == .cache { noteNewIndex() }
   }
+
+  /// Notes that a cached index may name objects again that a later `delete` removes.
+  func noteNewIndex() { indexesAreGone.withLock { $0 = false } }
 
   /// The largest value that an object of this name may have.
   public static func sizeLimit(of name: StoreName) -> Int {
@@ -277,6 +281,7 @@ public final class ObjectRepository: Sendable {
     try refreshLock()
     if name.namespace == .data { try forgetIndexes() }
     guard try store.move(name, to: newName) else { throw .storeObjectMissing(nested(name)) }
+    if newName.namespace == .cache { noteNewIndex() }
   }
 
   /// The name with which the original reports a missing object.

@@ -74,8 +74,13 @@ public final class RPCConnection: Sendable {
   /// The periodic work, called every half second or so from another thread.
   public func tick() {
     session.tick()
-    // While the reader waits for room it cannot see that nobody is there any more.
-    if output.isHungUp || pipeline.readerIsBlocked && input.isHungUp { interrupt() }
+    if output.isHungUp {
+      interrupt()
+    } else if pipeline.readerIsBlocked && input.isHungUp {
+      // While the reader waits for room it cannot see that nothing more will come. What has come is still
+      // answered, but nobody waits for a lock any more.
+      session.cancellation.cancel()
+    }
   }
 
   /// Serves until the connection ends. Blocking.

@@ -39,6 +39,9 @@ public final class MemoryStore: ObjectStore {
   public func upload() -> any Upload { Arriving() }
 
   public func store(_ name: StoreName, _ content: ObjectContent) throws(ServeError) {
+    if name.namespace == .data, name.isDeleted {
+      throw .argumentValue("an object cannot be stored as deleted")
+    }
     let value: [UInt8]
     switch content {
     case .bytes(let bytes, let range): value = Array(bytes[range])
@@ -66,7 +69,7 @@ public final class MemoryStore: ObjectStore {
     guard !all.isEmpty else { return nil }
     let suffix = StoreName.deletedSuffix
     return all.filter { $0.key.hasSuffix(suffix) == deleted }
-      .sorted { $0.key.utf8.lexicographicallyPrecedes($1.key.utf8) }
+      .sorted { Self.components($0.key).lexicographicallyPrecedes(Self.components($1.key)) }
       .map { path, value in
         let base = path.split(separator: "/").last.map(String.init) ?? path
         return ListedObject(name: deleted ? String(base.dropLast(suffix.count)) : base, size: value.count)
@@ -90,6 +93,9 @@ public final class MemoryStore: ObjectStore {
     objects.withLock { $0 = [:] }
     return []
   }
+
+  /// What listings are ordered by: the names on the way, which are ASCII.
+  private static func components(_ path: String) -> [Substring] { path.split(separator: "/") }
 
   private func nested(_ name: StoreName) -> String { name.nested(dataLevels: dataLevels) }
 }

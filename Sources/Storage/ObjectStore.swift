@@ -95,8 +95,9 @@ public protocol ObjectStore: Sendable {
   /// Renames an object over whatever has the new name; false if there was nothing to rename.
   func move(_ name: StoreName, to newName: StoreName) throws(ServeError) -> Bool
 
-  /// The objects below a directory of the store, in order of their nested names: either the living or the
-  /// soft-deleted ones. A directory that does not exist is nil, `""` is the whole store.
+  /// The objects below a directory of the store, each directory in order of its entries' names and
+  /// descended into in its place: either the living or the soft-deleted ones. A directory that does not
+  /// exist is nil, `""` is the whole store.
   func list(_ directory: String, deleted: Bool) throws(ServeError) -> [ListedObject]?
 
   /// At most `limit` living objects of `data/` with ids above `marker`, in ascending order, found in time

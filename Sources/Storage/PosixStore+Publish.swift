@@ -107,7 +107,7 @@ extension PosixStore {
 
   // MARK: Names
 
-  /// Gives a finished upload its name.
+  /// Gives a finished upload its name. One that fails stays staged, where this session can still read it.
   func publish(_ upload: StagedUpload, as path: String) throws(ServeError) {
     do {
       do {
@@ -116,22 +116,23 @@ extension PosixStore {
         try copyAcross(upload, to: path)
       }
     } catch {
-      upload.abandon()
       throw .system(SystemFailure("publish", path, error))
     }
   }
 
   /// Renames, makes missing parents on the way, and notes which directories are to be synced.
   func rename(_ name: String, in directory: Directory, to path: String) throws(Errno) {
-    var changed: [String] = [path.parentName ?? ""]
     do {
       try directory.rename(name, to: path, in: root)
     } catch .noSuchFileOrDirectory {
-      guard let parent = path.parentName else { throw .noSuchFileOrDirectory }
-      changed += try root.makeDirectories(parent).map { $0.parentName ?? "" }
+      // Nothing is made for what is not there.
+      guard let parent = path.parentName, try directory.status(name) != nil else {
+        throw .noSuchFileOrDirectory
+      }
+      try root.makeDirectories(parent)
       try directory.rename(name, to: path, in: root)
     }
-    noteUnsynced(changed)
+    noteUnsynced(path.parentName ?? "")
   }
 
   /// Publishes an upload whose name lies on another file system, where somebody linked a directory to.
@@ -156,28 +157,50 @@ extension PosixStore {
       _ = try? root.remove(temporary)
       throw error
     }
-    noteUnsynced([path.parentName ?? ""])
+    noteUnsynced(path.parentName ?? "")
     upload.abandon()
   }
 
   // MARK: Syncing
 
-  /// Notes directories to be synced, but for the locks': those are there to be seen, not to last.
-  func noteUnsynced(_ directories: [String]) {
-    state.withLock { $0.unsynced.formUnion(directories.filter { $0 != Namespace.locks.rawValue }) }
+  /// Notes a directory whose entries changed, and its parents, as long as nobody knows whether its own name
+  /// is durable; but not the locks': those are there to be seen, not to last.
+  func noteUnsynced(_ directory: String) {
+    guard directory != Namespace.locks.rawValue else { return }
+    state.withLock { state in
+      guard !state.needsWholeSync else { return }
+      state.unsynced.insert(directory)
+      var name = directory
+      while !state.anchored.contains(name) {
+        name = name.parentName ?? ""
+        state.unsynced.insert(name)
+      }
+      state.needsWholeSync = state.syncsWhole && state.unsynced.count > Self.fewEnoughToSyncEach
+    }
+  }
+
+  /// Sees to it that a session's first reference is not durable before objects that somebody else stored:
+  /// the original never syncs, and a killed session of ours has not come to it.
+  func noteOthersWrites() {
+    state.withLock { state in
+      guard state.syncsWhole, !state.hasSyncedOthers else { return }
+      (state.hasSyncedOthers, state.needsWholeSync) = (true, true)
+    }
   }
 
   /// Makes the entries of all changed directories durable, those too that another thread is at.
   func syncDirectories() throws(ServeError) {
     let (directories, isWhole): (Set<String>, Bool) = state.wait { state in
       guard !state.isSyncing else { return nil }
-      state.isSyncing = !state.unsynced.isEmpty
-      defer { state.unsynced = [] }
-      return (state.unsynced, state.syncsWhole)
+      state.isSyncing = state.needsWholeSync || !state.unsynced.isEmpty
+      defer { (state.unsynced, state.needsWholeSync) = ([], false) }
+      return (state.unsynced, state.needsWholeSync)
     }
-    guard !directories.isEmpty else { return try throwFailure() }
+    guard isWhole || !directories.isEmpty else { return try throwFailure() }
     let result = Result { () throws(ServeError) in
-      guard !isWhole || directories.count <= Self.fewEnoughToSyncEach else { return try syncFileSystem() }
+      if isWhole { try syncFileSystem() }
+      // One that covers everything does it for the directories that were noted before, too.
+      guard !isWhole || !state.withLock({ $0.syncsWhole }) else { return }
       for directory in directories.sorted() {
         try ServeError.doing("make durable", directory) { () throws(Errno) in try root.sync(directory) }
       }
@@ -185,7 +208,12 @@ extension PosixStore {
     // The kernel reports a failed write-back once and forgets it: nothing that follows can be trusted.
     state.update { state in
       state.isSyncing = false
-      if case .failure(let failure) = result { state.failure = state.failure ?? failure }
+      switch result {
+      case .success:
+        state.anchored.formUnion(directories.filter { directories.contains($0.parentName ?? "") })
+      case .failure(let failure):
+        state.failure = state.failure ?? failure
+      }
     }
     try result.get()
   }

@@ -44,6 +44,13 @@ public final class PosixStore: ObjectStore {
     var isClosing = false
     /// Directories below the root whose entries changed since they were last synced.
     var unsynced: Set<String> = []
+    /// Directories whose own names are durable, as far as this session has seen to it: a crashed or a
+    /// living session may have made others and not synced their parents.
+    var anchored: Set<String> = [""]
+    /// Whether so much changed that one `syncfs` is to cover it, and names are not noted any more.
+    var needsWholeSync = false
+    /// Whether this session has seen to what others wrote before it.
+    var hasSyncedOthers = false
     var isSyncing = false
     var failure: ServeError?
   }
@@ -124,8 +131,13 @@ public final class PosixStore: ObjectStore {
       let upload = try staged(content, in: .locks)
       // A lock need not outlive the machine; but after a power cut one without this sync would stand there
       // empty, and stock Borg cannot open a repository with such a lock. Its directory is not synced.
-      _ = try upload.finish(sync: true)
-      try publish(upload, as: nested(name))
+      do {
+        _ = try upload.finish(sync: true)
+        try publish(upload, as: nested(name))
+      } catch {
+        upload.abandon()
+        throw error
+      }
     case .data:
       try throwFailure()
       try stage(name, content)
@@ -133,13 +145,14 @@ public final class PosixStore: ObjectStore {
       try throwFailure()
       let upload = try staged(content, in: name.namespace)
       do {
+        noteOthersWrites()
         try barrier(durable: true)
+        _ = try upload.finish(sync: true)
+        try publish(upload, as: nested(name))
       } catch {
         upload.abandon()
         throw error
       }
-      _ = try upload.finish(sync: true)
-      try publish(upload, as: nested(name))
       try syncDirectories()
     }
   }
@@ -194,7 +207,7 @@ public final class PosixStore: ObjectStore {
     }
     let found = try ServeError.doing("delete", path) { () throws(Errno) in try root.remove(path) }
     if found {
-      noteUnsynced([path.parentName ?? ""])
+      noteUnsynced(path.parentName ?? "")
       try syncDirectories()
     }
     return found
@@ -227,7 +240,7 @@ public final class PosixStore: ObjectStore {
       }
     }
     guard found else { return false }
-    noteUnsynced([old.parentName ?? ""])
+    noteUnsynced(old.parentName ?? "")
     try syncDirectories()
     return true
   }
@@ -251,17 +264,21 @@ public final class PosixStore: ObjectStore {
     release()
     return try ServeError.doing("destroy", label) { () throws(Errno) in
       var foreign: [String] = []
-      // The configuration goes first: from then on this is no repository, so that nothing half-removed is
+      // The readme goes first, durably: from then on this is no repository, so that nothing half-removed is
       // ever taken for one. The locks go last, to keep others out for as long as there is something.
+      if try root.remove(nested(RepositoryLayout.readmeName)) { try root.sync(Namespace.config.rawValue) }
       let order: [Namespace] = [.config, .archives, .keys, .cache, .data, .locks]
       for namespace in order {
         do throws(Errno) {
           try root.removeTree(namespace.rawValue)
         } catch .notDirectory {
           try root.remove(namespace.rawValue)  // a link to a directory, now empty
+        } catch .directoryNotEmpty {
+          foreign.append(namespace.rawValue)  // with names in it that no Borg can have made
         }
       }
       for entry in try root.entries() {
+        guard !foreign.contains(entry) else { continue }
         if RepositoryLayout.ownEntries.contains(entry) {
           _ = try root.remove(entry)
         } else {
@@ -299,9 +316,7 @@ public final class PosixStore: ObjectStore {
   private func area(_ namespace: Namespace) throws(ServeError) -> StagingArea {
     if let area = state.withLock({ $0.areas[namespace] }) { return area }
     let (area, isElsewhere) = try ServeError.doing("create", namespace.rawValue) { () throws(Errno) in
-      let area = try StagingArea(root: root, namespace: namespace) { created in
-        noteUnsynced(created.map { $0.parentName ?? "" })
-      }
+      let area = try StagingArea(root: root, namespace: namespace)
       return (area, try area.directory.status().device != root.status().device)
     }
     // Two workers may come here at once; the second one's area is given up.

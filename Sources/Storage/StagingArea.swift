@@ -16,13 +16,12 @@ final class StagingArea: Sendable {
   private let session: String
   private let counter = Atomic<UInt64>(0)
 
-  /// Creates the directory, and the namespace if need be. `created` learns of new directories, whose
-  /// parents are to be synced before anything in them counts as durable.
-  init(root: Directory, namespace: Namespace, created: ([String]) -> Void) throws(Errno) {
+  /// Creates the directory, and the namespace if need be.
+  init(root: Directory, namespace: Namespace) throws(Errno) {
     let parent = Self.parent(of: namespace)
     while true {
       let session = "\(Host.processID)-\(Hex.string(Host.randomBytes(8)))"
-      created(try root.makeDirectories(parent).filter { $0 == namespace.rawValue })
+      try root.makeDirectories(parent)
       do {
         try root.makeDirectory("\(parent)/\(session)")
         let directory = try root.directory("\(parent)/\(session)")

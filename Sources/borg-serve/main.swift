@@ -9,7 +9,8 @@ import Session
 // The wiring: what the command line says, over the pieces that do it. Nothing here decides anything that a
 // test could not reach.
 
-exit(Process.run())
+// Threads are still waiting for signals: nothing of theirs is to be torn down.
+_exit(Process.run())
 
 enum Process {
   static func run() -> Int32 {

@@ -1,0 +1,365 @@
+public import Disk
+import Synchronization
+public import SystemPackage
+
+/// A kind of call to a disk.
+public enum CallKind: String, CaseIterable, Sendable {
+  case open, create, close, read, write, startWriteback, sync, syncFileSystem, rename, unlink, makeDirectory,
+    removeDirectory, entries, status, lock, facts
+}
+
+/// A call that was made to a simulated disk.
+public struct DiskCall: Sendable, Equatable, CustomStringConvertible {
+  /// Counts from 0, closing included.
+  public let number: Int
+  public let kind: CallKind
+  /// The names as they were given.
+  public let names: String
+
+  public var description: String { "\(number) \(kind) \(names)" }
+}
+
+/// A disk in memory, which loses, tears and reorders what was not synced, and fails when told to.
+///
+/// `powerCut` and `kill` give the disk that the next process finds; this one is dead afterwards, so that
+/// threads which still use it change nothing. Links, modes and times are not simulated. A class because it
+/// stands for one disk that many share.
+public final class SimulatedDisk: DiskCalls {
+  private let state: Mutex<State>
+
+  private struct State {
+    var files = SimulatedFileSystem()
+    var descriptors: [RawDescriptor: SimulatedFileSystem.Number] = [:]
+    var locks: [SimulatedFileSystem.Number: RawDescriptor] = [:]
+    var lastDescriptor: RawDescriptor = 2
+    var calls: [DiskCall] = []
+    var faults: [Fault] = []
+    var isDead = false
+    var options: Options
+
+    /// Bytes that may still be written.
+    var room: Int {
+      // Counting takes a look at every file.
+      options.capacity == .max ? .max : max(0, options.capacity - files.usedBytes)
+    }
+
+    func number(_ descriptor: RawDescriptor) throws(Errno) -> SimulatedFileSystem.Number {
+      guard let number = descriptors[descriptor] else { throw .badFileDescriptor }
+      return number
+    }
+  }
+
+  public struct Options: Sendable {
+    /// Whether one `syncfs` is enough, as on ext4; else files and directories are synced one by one.
+    public var syncsWhole = true
+    /// Bytes for all files together.
+    public var capacity = Int.max
+    /// Descriptors that may be open.
+    public var openFiles = Int.max
+    /// Whether directories can be locked; else `lock` throws ENOLCK.
+    public var hasLocks = true
+    /// The modification time of everything, in seconds since 1970.
+    public var modified: Int64 = 1_700_000_000
+
+    public init() {}
+  }
+
+  private struct Fault {
+    enum Effect {
+      case failure(Errno, isPermanent: Bool)
+      case powerLoss
+      case hook(@Sendable () -> Void)
+    }
+
+    let kind: CallKind?
+    /// Matching calls that are let pass before.
+    var passes: Int
+    let effect: Effect
+  }
+
+  /// An empty disk.
+  public convenience init(_ options: Options = Options()) { self.init(State(options: options)) }
+
+  private init(_ state: State) { self.state = Mutex(state) }
+
+  // MARK: What is to go wrong
+
+  /// Lets a call fail, the one after `passes` of this kind or, without a kind, of any that can fail.
+  ///
+  /// A failing sync drops the data that it was to save, as Linux does: later syncs succeed without it.
+  public func fail(
+    _ kind: CallKind? = nil, after passes: Int = 0, with errno: Errno, permanently: Bool = false
+  ) {
+    add(Fault(kind: kind, passes: passes, effect: .failure(errno, isPermanent: permanently)))
+  }
+
+  /// Cuts the power: this call and all that follow throw EIO.
+  public func losePower(_ kind: CallKind? = nil, after passes: Int = 0) {
+    add(Fault(kind: kind, passes: passes, effect: .powerLoss))
+  }
+
+  /// Runs `body`, once, when a call is about to be carried out. It may call the disk.
+  public func before(_ kind: CallKind, after passes: Int = 0, _ body: @escaping @Sendable () -> Void) {
+    add(Fault(kind: kind, passes: passes, effect: .hook(body)))
+  }
+
+  private func add(_ fault: Fault) { state.withLock { $0.faults.append(fault) } }
+
+  /// Takes back all that was to go wrong.
+  public func heal() { state.withLock { $0.faults = [] } }
+
+  public var options: Options {
+    get { state.withLock { $0.options } }
+    set { state.withLock { $0.options = newValue } }
+  }
+
+  // MARK: Ends of a process
+
+  /// What the next process finds when this one was killed. The descriptors and their locks are gone.
+  public func kill() -> SimulatedDisk {
+    end { $0.kill() }
+  }
+
+  /// What the next process finds after a power cut: one of the states that are possible, chosen by the seed.
+  public func powerCut(seed: UInt64) -> SimulatedDisk {
+    var generator = SeededGenerator(seed: seed)
+    return end { $0.cutPower(using: &generator) }
+  }
+
+  private func end(_ change: (inout SimulatedFileSystem) -> Void) -> SimulatedDisk {
+    let (files, options) = state.withLock { state in
+      state.isDead = true
+      return (state.files, state.options)
+    }
+    var next = State(options: options)
+    next.files = files
+    change(&next.files)
+    return SimulatedDisk(next)
+  }
+
+  // MARK: What is there
+
+  /// All calls so far.
+  public var calls: [DiskCall] { state.withLock { $0.calls } }
+
+  public func count(_ kind: CallKind) -> Int {
+    state.withLock { state in state.calls.count { $0.kind == kind } }
+  }
+
+  /// Calls so far that count for a fault of any kind.
+  public var failableCount: Int {
+    state.withLock { state in state.calls.count { Self.canFail($0.kind) } }
+  }
+
+  public var openDescriptors: Int { state.withLock { $0.descriptors.count } }
+
+  /// The paths of all files and, with a slash at the end, of all directories, as programs see them.
+  public var paths: [String] { state.withLock { $0.files.paths } }
+
+  /// A file's bytes as programs see them, or nil.
+  public func contents(_ path: String) -> [UInt8]? {
+    state.withLock { state in
+      guard let number = try? state.files.resolve(path, from: SimulatedFileSystem.root) else { return nil }
+      return state.files.files[number]?.bytes
+    }
+  }
+
+  /// Puts a file on the disk, durably, with its directories, as if somebody else had made it long ago.
+  public func install(_ bytes: [UInt8], at path: String) throws(Errno) {
+    try state.withLock { state throws(Errno) in try state.files.install(bytes, at: path) }
+  }
+
+  /// Opens the directory in which everything is.
+  public func root() -> Directory {
+    let descriptor = state.withLock { state in
+      state.lastDescriptor += 1
+      state.descriptors[state.lastDescriptor] = SimulatedFileSystem.root
+      return state.lastDescriptor
+    }
+    return Directory(descriptor, calls: self)
+  }
+
+  // MARK: Calls
+
+  private static func canFail(_ kind: CallKind) -> Bool { kind != .close && kind != .startWriteback }
+
+  /// Counts a call, lets happen what is to happen at it, then carries it out.
+  private func perform<Result>(
+    _ kind: CallKind, _ names: String, onFailure: (inout State) -> Void = { _ in },
+    _ body: (inout State) throws(Errno) -> Result
+  ) throws(Errno) -> Result {
+    var failure: Errno?
+    for effect in register(kind, names) {
+      switch effect {
+      case .failure(let errno, _): failure = failure ?? errno
+      case .powerLoss: state.withLock { $0.isDead = true }
+      case .hook(let body): body()
+      }
+    }
+    return try state.withLock { state throws(Errno) in
+      guard !state.isDead else { throw .ioError }
+      if let failure {
+        onFailure(&state)
+        throw failure
+      }
+      return try body(&state)
+    }
+  }
+
+  private func register(_ kind: CallKind, _ names: String) -> [Fault.Effect] {
+    state.withLock { state in
+      state.calls.append(DiskCall(number: state.calls.count, kind: kind, names: names))
+      var due: [Fault.Effect] = []
+      for index in state.faults.indices.reversed() {
+        let fault = state.faults[index]
+        guard fault.kind == kind || fault.kind == nil && Self.canFail(kind) else { continue }
+        if fault.passes > 0 {
+          state.faults[index].passes -= 1
+          continue
+        }
+        due.append(fault.effect)
+        if case .failure(_, isPermanent: true) = fault.effect { continue }
+        state.faults.remove(at: index)
+      }
+      return due
+    }
+  }
+
+  public func open(_ name: String, in directory: RawDescriptor, _ mode: OpenMode)
+    throws(Errno) -> RawDescriptor
+  {
+    try perform(mode == .create ? .create : .open, name) { state throws(Errno) in
+      guard state.descriptors.count < state.options.openFiles else { throw .tooManyOpenFiles }
+      let start = try state.number(directory)
+      let number: SimulatedFileSystem.Number
+      switch mode {
+      case .create: number = try state.files.create(name, from: start)
+      case .read: number = try state.files.resolve(name, from: start)
+      case .directory:
+        number = try state.files.resolve(name, from: start)
+        guard state.files.isDirectory(number) else { throw .notDirectory }
+      }
+      state.lastDescriptor += 1
+      state.descriptors[state.lastDescriptor] = number
+      _ = state.files.withFile(number) { $0.descriptors += 1 }
+      return state.lastDescriptor
+    }
+  }
+
+  public func close(_ descriptor: RawDescriptor) {
+    try? perform(.close, "") { state throws(Errno) in
+      let number = try state.number(descriptor)
+      _ = state.files.withFile(number) { $0.descriptors -= 1 }
+      if state.locks[number] == descriptor { state.locks[number] = nil }
+      state.descriptors[descriptor] = nil
+    }
+  }
+
+  public func read(
+    _ descriptor: RawDescriptor, at offset: Int, into buffer: inout [UInt8], from start: Int, count: Int
+  ) throws(Errno) -> Int {
+    precondition(start >= 0 && count >= 0 && start + count <= buffer.count)
+    let bytes = try perform(.read, "") { state throws(Errno) in
+      guard let file = state.files.files[try state.number(descriptor)] else { throw .isDirectory }
+      return file.bytes.dropFirst(offset).prefix(count)
+    }
+    buffer.replaceSubrange(start..<start + bytes.count, with: bytes)
+    return bytes.count
+  }
+
+  public func write(_ descriptor: RawDescriptor, at offset: Int, _ bytes: [UInt8], _ range: Range<Int>)
+    throws(Errno)
+  {
+    try perform(.write, "") { state throws(Errno) in
+      let number = try state.number(descriptor)
+      guard let file = state.files.files[number] else { throw .isDirectory }
+      let growth = max(0, offset + range.count - file.bytes.count)
+      let room = state.room
+      let written = max(0, range.count - max(0, growth - room))
+      _ = state.files.withFile(number) { $0.write(bytes[range].prefix(written), at: offset) }
+      guard growth <= room else { throw .noSpace }
+    }
+  }
+
+  public func startWriteback(_ descriptor: RawDescriptor, at offset: Int, count: Int) {
+    try? perform(.startWriteback, "") { _ in }
+  }
+
+  public func sync(_ descriptor: RawDescriptor) throws(Errno) {
+    let dropData = { (state: inout State) in
+      guard let number = state.descriptors[descriptor] else { return }
+      _ = state.files.withFile(number) { $0.forgetChanges() }
+    }
+    try perform(.sync, "", onFailure: dropData) { state throws(Errno) in
+      state.files.sync(try state.number(descriptor))
+    }
+  }
+
+  public func syncFileSystem(_ descriptor: RawDescriptor) throws(Errno) {
+    try perform(.syncFileSystem, "", onFailure: { $0.files.forgetChanges() }) { state throws(Errno) in
+      _ = try state.number(descriptor)
+      state.files.syncAll()
+    }
+  }
+
+  public func rename(
+    _ name: String, in directory: RawDescriptor, to newName: String, in newDirectory: RawDescriptor
+  ) throws(Errno) {
+    try perform(.rename, "\(name) -> \(newName)") { state throws(Errno) in
+      let (old, new) = (try state.number(directory), try state.number(newDirectory))
+      try state.files.rename(name, from: old, to: newName, from: new)
+    }
+  }
+
+  public func unlink(_ name: String, in directory: RawDescriptor) throws(Errno) {
+    try perform(.unlink, name) { state throws(Errno) in
+      try state.files.unlink(name, from: try state.number(directory))
+    }
+  }
+
+  public func makeDirectory(_ name: String, in directory: RawDescriptor) throws(Errno) {
+    try perform(.makeDirectory, name) { state throws(Errno) in
+      try state.files.makeDirectory(name, from: try state.number(directory))
+    }
+  }
+
+  public func removeDirectory(_ name: String, in directory: RawDescriptor) throws(Errno) {
+    try perform(.removeDirectory, name) { state throws(Errno) in
+      try state.files.removeDirectory(name, from: try state.number(directory))
+    }
+  }
+
+  public func entries(of directory: RawDescriptor) throws(Errno) -> [String] {
+    try perform(.entries, "") { state throws(Errno) in
+      guard let found = state.files.directories[try state.number(directory)] else { throw .notDirectory }
+      // An order that is neither that of the names nor that of their making.
+      return found.entries.keys.sorted { $0.reversed().lexicographicallyPrecedes($1.reversed()) }
+    }
+  }
+
+  public func status(_ name: String, in directory: RawDescriptor) throws(Errno) -> FileStatus {
+    try perform(.status, name) { state throws(Errno) in
+      let number = try state.files.resolve(name, from: try state.number(directory))
+      return FileStatus(
+        kind: state.files.isDirectory(number) ? .directory : .file,
+        size: state.files.files[number]?.bytes.count ?? 4096, modified: state.options.modified, inode: number)
+    }
+  }
+
+  public func lock(_ descriptor: RawDescriptor) throws(Errno) -> Bool {
+    try perform(.lock, "") { state throws(Errno) in
+      guard state.options.hasLocks else { throw .noLocks }
+      let number = try state.number(descriptor)
+      if let holder = state.locks[number] { return holder == descriptor }
+      state.locks[number] = descriptor
+      return true
+    }
+  }
+
+  public func facts(_ descriptor: RawDescriptor) throws(Errno) -> FileSystemFacts {
+    try perform(.facts, "") { state throws(Errno) in
+      _ = try state.number(descriptor)
+      return FileSystemFacts(syncsWhole: state.options.syncsWhole, available: UInt64(state.room))
+    }
+  }
+}

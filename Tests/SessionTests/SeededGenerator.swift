@@ -1,0 +1,1 @@
+../MessageTests/SeededGenerator.swift
