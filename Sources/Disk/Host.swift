@@ -44,6 +44,14 @@ public enum Host {
     return unsafe String(cString: canonical)
   }
 
+  /// Sleeps, whatever happens. For delays too short to be worth interrupting.
+  public static func pause(_ duration: Duration) {
+    let (seconds, attoseconds) = max(duration, .zero).components
+    var wanted = timespec(tv_sec: Int(seconds), tv_nsec: Int(attoseconds / 1_000_000_000))
+    var left = timespec()
+    while unsafe nanosleep(&wanted, &left) != 0, errno == EINTR { wanted = left }
+  }
+
   /// Random bytes from the kernel.
   public static func randomBytes(_ count: Int) -> [UInt8] {
     var generator = SystemRandomNumberGenerator()

@@ -71,7 +71,8 @@ final class RepositoryLock: Sendable {
     _ own: State, in store: any ObjectStore, owner: LockOwner, exclusive: Bool,
     _ deadline: ContinuousClock.Instant, _ cancellation: Cancellation, _ reporter: any Reporter
   ) throws(ServeError) -> Bool {
-    if cancellation.sleep(raceRecheckDelay) { throw .cancelled }
+    // Not cut short by a hangup: a lock that nobody contends for is to be had all the same.
+    Host.pause(raceRecheckDelay)
     var present = try locks(in: store, owner: owner, reporter: reporter)
     let exclusiveOnes = present.filter { $0.value.isExclusive }.keys
     guard exclusive else { return exclusiveOnes.isEmpty }

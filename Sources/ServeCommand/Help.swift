@@ -4,10 +4,12 @@ enum Help {
     Usage: borg-serve [serve] [options]
            borg [options] serve [options]
 
-    Serves Borg repositories to Borg clients: once, over standard input and
-    output, as ssh starts it for a client with a repository at ssh://..., or with
-    --socket to any number of clients on this host that use socket://...
+    Serves Borg repositories to Borg clients over standard input and output, as
+    ssh starts it for a client with a repository at ssh://...
     The client says which repository it wants; --repo and BORG_REPO do nothing.
+
+    What is marked (*) is not supported by this version yet: it is refused, with a
+    message that says so, and never silently dropped.
 
     Access:
       --restrict-to-path PATH
@@ -22,19 +24,20 @@ enum Help {
       --permissions MODE    What clients may do; wins over BORG_REPO_PERMISSIONS.
                               all         everything (default)
                               no-delete   read and add; delete and overwrite
-                                          nothing
-                              write-only  add; read no archives
-                              read-only   read only
-      --append-only         Borg 1.x repositories: only append to segment files.
+                                          nothing (*)
+                              write-only  add; read no archives (*)
+                              read-only   read only (*)
+      --append-only         Borg 1.x repositories: only append to segment files
+                            (*).
       --storage-quota SIZE  Borg 1.x repositories: quota, as in 5G or 1.5T; at
-                            least 10M, or 0 for none.
+                            least 10M, or 0 for none (*).
 
     Transport:
       --socket[=PATH]       Listen on the unix socket PATH; without PATH on
-                            borg.sock in the runtime directory.
-      --umask MASK          Octal mask for files that are created (default 0077).
-      --rest                Speak HTTP, for clients of 2.0.0b22 and later; not
-                            supported yet.
+                            borg.sock in the runtime directory (*).
+      --umask MASK          Octal mask for directories that are created (default
+                            0077); files are always for their owner alone.
+      --rest                Speak HTTP, for clients of 2.0.0b22 and later (*).
       --backend URL         With --rest: the repository, as in FILE:/srv/repo.
 
     Messages:
@@ -44,8 +47,6 @@ enum Help {
                             borg.debug.TOPIC if it has no dot. May be given
                             several times.
       --show-version        Report the version.
-      --show-rc             Report the exit code.
-      --log-json            Report in JSON, to clients of Borg 1.x.
 
     Others:
       -h, --help            Print this help.
@@ -56,7 +57,8 @@ enum Help {
       Accepted without effect, because some version of Borg has them: --repo (-r),
       --progress (-p), --iec, --remote-path, --rsh, --upload-ratelimit,
       --upload-buffer, --remote-ratelimit, --remote-buffer, --debug-profile,
-      --consider-part-files, --cockpit. Not accepted: --bypass-lock, --config.
+      --consider-part-files, --cockpit, --show-rc, --log-json. Not accepted:
+      --bypass-lock, --config.
 
     Options may stand before or after the word serve; of two values the one after
     it counts. Long options may be cut short where that is unambiguous, and take
@@ -69,17 +71,13 @@ enum Help {
     Examples, lines of ~/.ssh/authorized_keys:
       A key that can use borg only, and only one directory:
         command="borg serve --restrict-to-path /path/to/repo",restrict ssh-rsa ...
-      A key that cannot change anything:
-        command="borg serve --permissions=read-only",restrict ssh-rsa ...
       A key with a variable set for the server:
         command="BORG_XXX=value borg serve [...]",restrict ssh-rsa ...
-    Example, clients on this host:
-        borg serve --socket=/run/borg/borg.sock --restrict-to-path /srv/borg
 
     Exit codes:
         0  the client has closed the connection
         2  usage error, malformed message, or any other error
-       83  repository path not allowed (with --rest)
+       83  repository path not allowed, with --rest (*)
        85  a message that is not a request
     128+N  ended by signal N
     With BORG_EXIT_CODES set to anything but modern, 83 and 85 become 2.

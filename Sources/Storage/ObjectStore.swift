@@ -67,7 +67,7 @@ public enum ObjectContent: Sendable {
 /// Blocking and thread-safe. Calls that concern one name are the caller's to order. Reads see every write
 /// that returned before. When a call returns, what it did is durable, with two exceptions: objects of `data/`
 /// become durable, and visible to other processes, at the next `barrier` at the latest; and `locks/` are
-/// visible at once and never forced to disk.
+/// visible at once, and may be gone after a power cut.
 ///
 /// Nothing ever stands under an object's name that is not whole, not even after a power cut.
 public protocol ObjectStore: Sendable {

@@ -8,6 +8,9 @@ extension PosixStore {
   /// other writer of the file system.
   private static let fewEnoughToSyncEach = 8
 
+  /// Publishers: while one gives a batch its names, the next batch is already on its way to the disk.
+  private static let publishers = 2
+
   /// Sealed batches that may wait. With more, what a power cut costs would grow with the difference between
   /// the client's speed and the disk's.
   private static let mostSealed = 2
@@ -42,11 +45,14 @@ extension PosixStore {
       guard !state.filling.entries.isEmpty, !state.isClosing else { return false }
       state.sealed.append(state.filling)
       state.filling = Batch(number: state.filling.number + 1)
-      if options.publishesInBackground, state.publisher == nil {
-        // It waits for this very lock, so that nobody can see a thread that is not noted here.
-        state.publisher = WorkerThread { [self] in publishUntilClosed() }
+      if options.publishesInBackground, state.publishers.isEmpty {
+        // They wait for this very lock, so that nobody can see a thread that is not noted here.
+        for _ in 0..<Self.publishers {
+          guard let thread = WorkerThread({ [self] in publishUntilClosed() }) else { break }
+          state.publishers.append(thread)
+        }
       }
-      return state.publisher == nil
+      return state.publishers.isEmpty
     }
     if isInline { publishSealed() }
   }
@@ -54,7 +60,7 @@ extension PosixStore {
   private func publishUntilClosed() {
     while true {
       let goesOn = state.wait { state in
-        if !state.sealed.isEmpty && state.failure == nil && !state.isPublishing { return true }
+        if state.claimed < state.sealed.count && state.failure == nil { return true }
         return state.isClosing ? false : nil
       }
       guard goesOn else { return }
@@ -64,12 +70,16 @@ extension PosixStore {
 
   private func publishSealed() {
     while let batch = claim() {
-      let result = Result { () throws(ServeError) in try publish(batch) }
+      let result = Result { () throws(ServeError) in
+        try flush(batch)
+        try waitForTurn(batch)
+        for (id, upload) in batch.entries { try publish(upload, as: nested(StoreName(id: id))) }
+      }
       state.update { state in
-        state.isPublishing = false
         switch result {
         case .success:
           state.sealed.removeFirst()
+          state.claimed -= 1
           for (id, upload) in batch.entries where state.pending[id]?.upload === upload {
             state.pending[id] = nil
           }
@@ -80,29 +90,31 @@ extension PosixStore {
     }
   }
 
-  /// The first sealed batch, for one publisher alone.
+  /// The first batch that nobody is publishing, for one publisher alone.
   private func claim() -> Batch? {
     state.withLock { state in
-      guard state.failure == nil, !state.isPublishing, let batch = state.sealed.first else { return nil }
-      state.isPublishing = true
-      return batch
+      guard state.failure == nil, state.claimed < state.sealed.count else { return nil }
+      state.claimed += 1
+      return state.sealed[state.claimed - 1]
     }
   }
 
-  private func publish(_ batch: Batch) throws(ServeError) {
+  /// Waits until the batches before this one have their names: an object may be in several of them.
+  private func waitForTurn(_ batch: Batch) throws(ServeError) {
+    state.wait { $0.failure != nil || $0.sealed.first?.number == batch.number ? () : nil }
+    try throwFailure()
+  }
+
+  /// Makes a batch's bytes durable.
+  private func flush(_ batch: Batch) throws(ServeError) {
     // Elsewhere each file was synced when it was staged.
-    if state.withLock({ $0.syncsWhole }) {
-      if batch.entries.count > Self.fewEnoughToSyncEach {
-        try syncFileSystem()
-      } else {
-        for (id, upload) in batch.entries {
-          try ServeError.doing("make durable", nested(StoreName(id: id))) { () throws(Errno) in
-            try upload.open().sync()
-          }
-        }
+    guard state.withLock({ $0.syncsWhole }) else { return }
+    guard batch.entries.count <= Self.fewEnoughToSyncEach else { return try syncFileSystem() }
+    for (id, upload) in batch.entries {
+      try ServeError.doing("make durable", nested(StoreName(id: id))) { () throws(Errno) in
+        try upload.open().sync()
       }
     }
-    for (id, upload) in batch.entries { try publish(upload, as: nested(StoreName(id: id))) }
   }
 
   // MARK: Names

@@ -15,7 +15,7 @@ public final class PosixStore: ObjectStore {
   public struct Options: Sendable {
     /// Directory levels below `data/`, 0 to 31.
     public var dataLevels = 2
-    /// Whether full batches are published by a thread of their own while new objects are staged.
+    /// Whether full batches are published by threads of their own while new objects are staged.
     public var publishesInBackground = true
 
     public init() {}
@@ -38,9 +38,9 @@ public final class PosixStore: ObjectStore {
     /// What is being filled, and what is on its way to be published, oldest first.
     var filling = Batch()
     var sealed: [Batch] = []
-    /// Whether somebody is publishing the first sealed batch.
-    var isPublishing = false
-    var publisher: WorkerThread?
+    /// How many of the sealed batches somebody is publishing.
+    var claimed = 0
+    var publishers: [WorkerThread] = []
     var isClosing = false
     /// Directories below the root whose entries changed since they were last synced.
     var unsynced: Set<String> = []
@@ -122,13 +122,13 @@ public final class PosixStore: ObjectStore {
   // MARK: Writing
 
   public func upload() throws(ServeError) -> any Upload {
-    try StagedUpload(in: area(.data))
+    try StagedUpload(in: area(.data), label: "a large value")
   }
 
   public func store(_ name: StoreName, _ content: ObjectContent) throws(ServeError) {
     switch name.namespace {
     case .locks:
-      let upload = try staged(content, in: .locks)
+      let upload = try staged(content, for: name)
       // A lock need not outlive the machine; but after a power cut one without this sync would stand there
       // empty, and stock Borg cannot open a repository with such a lock. Its directory is not synced.
       do {
@@ -143,7 +143,7 @@ public final class PosixStore: ObjectStore {
       try stage(name, content)
     case .archives, .cache, .config, .keys:
       try throwFailure()
-      let upload = try staged(content, in: name.namespace)
+      let upload = try staged(content, for: name)
       do {
         noteOthersWrites()
         try barrier(durable: true)
@@ -161,7 +161,7 @@ public final class PosixStore: ObjectStore {
     guard case .id(let id) = name.key, !name.isDeleted else {
       throw .argumentValue("an object cannot be stored as deleted")
     }
-    let upload = try staged(content, in: .data)
+    let upload = try staged(content, for: name)
     // Where one `syncfs` is not enough, the descriptor that wrote is the one that learns of every failure.
     let size = try upload.finish(sync: !state.withLock { $0.syncsWhole })
     let (replaced, isFull) = state.withLock { state in
@@ -181,12 +181,12 @@ public final class PosixStore: ObjectStore {
     }
   }
 
-  func staged(_ content: ObjectContent, in namespace: Namespace) throws(ServeError) -> StagedUpload {
+  func staged(_ content: ObjectContent, for name: StoreName) throws(ServeError) -> StagedUpload {
     switch content {
     case .upload(let upload as StagedUpload): return upload
     case .upload: throw .unsupported("This upload belongs to another store.")
     case .bytes(let bytes, let range):
-      let upload = try StagedUpload(in: area(namespace))
+      let upload = try StagedUpload(in: area(name.namespace), label: nested(name))
       upload.append(bytes, range)
       return upload
     }
@@ -259,7 +259,7 @@ public final class PosixStore: ObjectStore {
   public func destroy() throws(ServeError) -> [String] {
     state.update { state in
       state.filling = Batch(number: state.filling.number + 1)
-      state.sealed = Array(state.sealed.prefix(state.isPublishing ? 1 : 0))
+      state.sealed = Array(state.sealed.prefix(state.claimed))
     }
     release()
     return try ServeError.doing("destroy", label) { () throws(Errno) in
@@ -291,13 +291,13 @@ public final class PosixStore: ObjectStore {
     }
   }
 
-  /// Ends the publisher and removes the staging areas.
+  /// Ends the publishers and removes the staging areas.
   private func release() {
-    let publisher = state.update { state in
+    let publishers = state.update { state in
       state.isClosing = true
-      return state.publisher
+      return state.publishers
     }
-    publisher?.join()
+    for publisher in publishers { publisher.join() }
     let areas = state.withLock { state in
       defer { state.areas = [:] }
       return state.areas

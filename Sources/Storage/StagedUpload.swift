@@ -7,6 +7,8 @@ import SystemPackage
 final class StagedUpload: Upload {
   let area: StagingArea
   let name: String
+  /// What it is to become, for messages: a client need not know where it waits.
+  private let label: String
   private let progress: Mutex<Progress>
 
   private struct Progress {
@@ -19,13 +21,14 @@ final class StagedUpload: Upload {
   /// Bytes after which write-back of what has arrived is started, so that the barrier finds little to do.
   private static let writebackStep = 1024 * 1024
 
-  init(in area: StagingArea) throws(ServeError) {
+  init(in area: StagingArea, label: String) throws(ServeError) {
     let name = area.nextName()
-    let file = try ServeError.doing("create", area.path(name)) { () throws(Errno) in
+    let file = try ServeError.doing("create", label) { () throws(Errno) in
       try area.directory.create(name)
     }
     self.area = area
     self.name = name
+    self.label = label
     self.progress = Mutex(Progress(file: file))
   }
 
@@ -37,7 +40,7 @@ final class StagedUpload: Upload {
       do throws(Errno) {
         try file.write(bytes, range, at: progress.size)
       } catch {
-        progress.failure = .system(SystemFailure("write", area.path(name), error))
+        progress.failure = .system(SystemFailure("write", label, error))
         return
       }
       progress.size += range.count
@@ -57,7 +60,7 @@ final class StagedUpload: Upload {
         if sync { try progress.file?.sync() }
         return .success(progress.size)
       } catch {
-        return .failure(.system(SystemFailure("make durable", area.path(name), error)))
+        return .failure(.system(SystemFailure("make durable", label, error)))
       }
     }
     do {

@@ -48,9 +48,6 @@ final class StagingArea: Sendable {
     String(counter.wrappingAdd(1, ordering: .relaxed).newValue)
   }
 
-  /// Name of a staged file below the store's root, for messages.
-  func path(_ name: String) -> String { "\(Self.parent(of: namespace))/\(session)/\(name)" }
-
   /// Removes the area and all that is left in it.
   func remove() throws(Errno) {
     let parent = Self.parent(of: namespace)

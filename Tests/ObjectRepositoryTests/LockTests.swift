@@ -208,14 +208,27 @@ import Testing
     #expect(try store.names(.locks).map { "locks/\($0)" } == [other.text])
   }
 
-  @Test func `cancelling while the lock settles leaves no lock`() throws {
+  @Test func `a lock that nobody contends for is had even while the session ends`() throws {
+    let cancellation = Cancellation()
+    var settling = InterceptedStore(base: store)
+    settling.onStore = { _ in cancellation.cancel() }
+    var opener = Opener(locking: settling, exclusive: true, wait: .seconds(3600))
+    opener.cancellation = cancellation
+    let repository = try opener.open()
+    #expect(try store.names(.locks).count == 1)
+    try repository.close()
+    #expect(try store.names(.locks) == [])
+  }
+
+  @Test func `cancelling while others have to end first leaves no lock of ours`() throws {
+    let other = try install(exclusive: false)
     let cancellation = Cancellation()
     var settling = InterceptedStore(base: store)
     settling.onStore = { _ in cancellation.cancel() }
     var opener = Opener(locking: settling, exclusive: true, wait: .seconds(3600))
     opener.cancellation = cancellation
     #expect(throws: ServeError.cancelled) { try opener.open() }
-    #expect(try store.names(.locks) == [])
+    #expect(try store.names(.locks).map { "locks/\($0)" } == [other.text])
   }
 
   @Test func `releasing a broken lock is an error`() throws {
