@@ -38,7 +38,14 @@ public struct ChunkIndex: Sendable {
   public func write<Failure: Error>(
     to sink: (Span<UInt8>) throws(Failure) -> Void
   ) throws(Failure) {
-    try sink(header.span)
+    try write { (bytes, range) throws(Failure) in try sink(bytes.span.extracting(range)) }
+  }
+
+  /// The same pieces as ranges of an array, which is used again for the next one.
+  public func write<Failure: Error>(
+    to sink: ([UInt8], Range<Int>) throws(Failure) -> Void
+  ) throws(Failure) {
+    try sink(header, header.indices)
     let entrySize = ChunkIndexLayout.entrySize
     var piece = [UInt8](repeating: 0, count: ChunkIndexLayout.entriesPerPiece * entrySize)
     var filled = 0
@@ -51,11 +58,11 @@ public struct ChunkIndex: Sendable {
       piece.store(bigEndian: ChunkIndexLayout.entryValue, at: filled + ObjectID.size)
       filled += entrySize
       if filled == piece.count {
-        try sink(piece.span)
+        try sink(piece, piece.indices)
         filled = 0
       }
     }
-    if filled > 0 { try sink(piece.span.extracting(first: filled)) }
+    if filled > 0 { try sink(piece, 0..<filled) }
   }
 
   /// The name below `cache/`, made from a checksum of all bytes: computing it costs as much as a

@@ -6,9 +6,12 @@ public enum Limits {
   /// Borg 1 segment entry's header). Source: borg 2.0.0b18 `src/borg/constants.py`.
   public static let putData = 20 * 1024 * 1024 - 41
 
+  /// Longest binary or string of MessagePack: 2³²−1 bytes.
+  public static let messagePackLength = Int(UInt32.max)
+
   /// Largest object below `cache/`, where chunk indexes of hundreds of MiB live, and of a
-  /// `config/space-reserve.N` filler: 4 GiB.
-  public static let chunkIndex = 4 * 1024 * 1024 * 1024
+  /// `config/space-reserve.N` filler: as much as a message can hold, 4 GiB less one byte.
+  public static let chunkIndex = messagePackLength
 
   /// Largest value of every other kind (manifest, key, archive entry): 1 MiB.
   public static let smallObject = 1024 * 1024

@@ -210,9 +210,6 @@ public final class OpenFile: Sendable {
   }
 
   public func sync() throws(Errno) { try calls.sync(descriptor) }
-
-  /// Takes the advisory lock that lasts as long as the file is open; false if somebody else has it.
-  public func lock() throws(Errno) -> Bool { try calls.lock(descriptor) }
 }
 
 extension String {

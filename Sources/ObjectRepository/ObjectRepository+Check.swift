@@ -170,12 +170,7 @@ private struct CheckRun {
     let index = index.finish()
     let name = try StoreName(parsing: "\(Namespace.cache.rawValue)/\(index.objectName)")
     let upload = try store.upload()
-    index.write { piece in
-      var bytes: [UInt8] = []
-      bytes.reserveCapacity(piece.count)
-      for position in piece.indices { bytes.append(piece[position]) }
-      upload.append(bytes, bytes.indices)
-    }
+    index.write { piece, range in upload.append(piece, range) }
     try store.store(name, .upload(upload))
     repository.noteNewIndex()
     for other in try repository.indexNames() where other != name { _ = try store.delete(other) }

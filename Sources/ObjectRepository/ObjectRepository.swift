@@ -14,8 +14,10 @@ public final class ObjectRepository: Sendable {
   let reporter: any Reporter
   let cancellation: Cancellation
   private let lock: Mutex<RepositoryLock?>
-  /// Whether no cached chunk index can name an object that was deleted in this session.
-  private let indexesAreGone = Mutex(false)
+  /// Whether cached chunk indexes may name objects that this session deletes.
+  private let indexes = Monitor(CachedIndexes.present)
+
+  private enum CachedIndexes { case present, beingRemoved, gone }
 
   /// How a repository is to be opened.
   public struct Mode: Sendable {
@@ -54,7 +56,7 @@ public final class ObjectRepository: Sendable {
   public static func create(in store: any ObjectStore) throws(ServeError) {
     let index = ChunkIndex.empty
     var bytes: [UInt8] = []
-    index.write { piece in for position in piece.indices { bytes.append(piece[position]) } }
+    index.write { piece, range in bytes += piece[range] }
     let indexName = try StoreName(parsing: "\(Namespace.cache.rawValue)/\(index.objectName)")
     try store.store(indexName, ObjectContent(bytes))
     try store.store(RepositoryLayout.idName, ObjectContent(Array(Hex.string(Host.randomBytes(32)).utf8)))
@@ -98,9 +100,10 @@ public final class ObjectRepository: Sendable {
   public func close() throws(ServeError) {
     var failure: ServeError?
     do { try store.barrier(durable: true) } catch { failure = error }
-    do { try releaseLock() } catch { failure = failure ?? error }
+    var lockFailure: ServeError?
+    do { try releaseLock() } catch { lockFailure = error }
     do { try store.close() } catch { failure = failure ?? error }
-    if let failure { throw failure }
+    if let failure = failure ?? lockFailure { throw failure }
   }
 
   private func releaseLock() throws(ServeError) {
@@ -168,7 +171,12 @@ public final class ObjectRepository: Sendable {
   }
 
   private static func content(of object: any StoredObject, count: Int) throws(ServeError) -> Content {
-    guard count <= Limits.inlineValue else { return .object(object, count: count) }
+    guard count <= Limits.inlineValue else {
+      guard count <= Limits.messagePackLength else {
+        throw .integrity("object of \(count) bytes, more than an answer can hold")
+      }
+      return .object(object, count: count)
+    }
     let bytes = try object.prefix(count)
     // The answer's head promises this many bytes.
     guard bytes.count == count else {
@@ -195,12 +203,26 @@ public final class ObjectRepository: Sendable {
     return try store.delete(StoreName(id: id))
   }
 
+  /// Removes the cached chunk indexes, durably; of two workers one does it, and the other waits for it.
   func forgetIndexes() throws(ServeError) {
-    guard !indexesAreGone.withLock({ $0 }) else { return }
-    for name in try indexNames() { _ = try store.delete(name) }
-    // Another worker may have removed them and not be through yet.
-    try store.barrier(durable: true)
-    indexesAreGone.withLock { $0 = true }
+    let isOurs: Bool = indexes.wait { state in
+      switch state {
+      case .gone: return false
+      case .beingRemoved: return nil
+      case .present:
+        state = .beingRemoved
+        return true
+      }
+    }
+    guard isOurs else { return }
+    let result = Result { () throws(ServeError) in
+      for name in try indexNames() { _ = try store.delete(name) }
+      try store.barrier(durable: true)
+    }
+    indexes.update { state in
+      if case .success = result { state = .gone } else { state = .present }
+    }
+    try result.get()
   }
 
   func indexNames() throws(ServeError) -> [StoreName] {
@@ -258,7 +280,7 @@ public final class ObjectRepository: Sendable {
   }
 
   /// Notes that a cached index may name objects again that a later `delete` removes.
-  func noteNewIndex() { indexesAreGone.withLock { $0 = false } }
+  func noteNewIndex() { indexes.update { $0 = .present } }
 
   /// The largest value that an object of this name may have.
   public static func sizeLimit(of name: StoreName) -> Int {

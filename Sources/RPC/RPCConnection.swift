@@ -52,7 +52,12 @@ public final class RPCConnection: Sendable {
     let server = RPCServer(session: session, reporter: reporter, sysinfo: configuration.sysinfo)
     (self.input, self.output, self.session, self.server) = (input, output, session, server)
     self.reporter = reporter
-    self.pipeline = RequestPipeline(handler: server, output: output, workers: Self.workers) {
+    self.pipeline = RequestPipeline(handler: server, output: output, workers: Self.workers) { error in
+      // A client that is gone is nothing to report; a disk that fails in the middle of an answer is.
+      if let failure = error as? ServeError {
+        printToStandardError(
+          "borg-serve: the connection ends because an answer cannot be completed: \(failure)")
+      }
       cancellation.cancel()
       input.interrupt()
     }
@@ -133,6 +138,7 @@ public final class RPCConnection: Sendable {
     } catch let fault as RPCFault {
       return .fault(fault)
     } catch {
+      printToStandardError("borg-serve: reading from the client failed: \(error)")
       return .broken
     }
   }

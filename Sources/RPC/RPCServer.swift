@@ -17,7 +17,7 @@ final class RPCServer: RequestHandler {
     var client: BorgVersion?
     /// From the first `open` on, even a refused one, all methods are known.
     var hasOpened = false
-    /// The path of the last `open`, for messages.
+    /// The path of the last repository that was opened, for messages.
     var path = ""
   }
 

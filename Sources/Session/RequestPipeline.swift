@@ -39,8 +39,9 @@ public protocol RequestHandler: Sendable {
 public final class RequestPipeline<Handler: RequestHandler>: Sendable {
   private let handler: Handler
   private let output: ByteOutput
-  /// Called once, from the sending thread, when the client cannot be reached any more.
-  private let outputBroke: @Sendable () -> Void
+  /// Called once, from the sending thread, when the client cannot be reached, or what it was promised cannot
+  /// be read.
+  private let outputBroke: @Sendable (any Error) -> Void
   private let state: Monitor<State>
 
   private struct State {
@@ -61,7 +62,7 @@ public final class RequestPipeline<Handler: RequestHandler>: Sendable {
 
   /// `workers`: one to a few for disks, more for remote stores.
   public init(
-    handler: Handler, output: ByteOutput, workers: Int, outputBroke: @escaping @Sendable () -> Void
+    handler: Handler, output: ByteOutput, workers: Int, outputBroke: @escaping @Sendable (any Error) -> Void
   ) {
     self.handler = handler
     self.output = output
@@ -106,11 +107,11 @@ public final class RequestPipeline<Handler: RequestHandler>: Sendable {
     state.wait { state in
       let isMet = condition(state)
       state.readerIsBlocked = !isMet && !state.isInterrupted
-      return state.isInterrupted ? false : isMet ? true : nil
+      return isMet ? true : state.isInterrupted ? false : nil
     }
   }
 
-  /// Wakes the reader and lets nothing more in. Whoever waits for answers to be sent waits no longer than
+  /// Wakes the reader if it waits for room, and lets nothing in for which there is none. Whoever waits for answers to be sent waits no longer than
   /// its patience from now on.
   public func interrupt() {
     state.update { $0.isInterrupted = true }
@@ -193,7 +194,7 @@ public final class RequestPipeline<Handler: RequestHandler>: Sendable {
         try output.write(parcel.bytes, count: parcel.bytes.count)
         if let (object, count) = parcel.stream { try stream(object, count, &buffer) }
       } catch {
-        breakOutput()
+        breakOutput(error)
       }
     }
     state.update { $0.senderEnded = true }
@@ -237,12 +238,12 @@ public final class RequestPipeline<Handler: RequestHandler>: Sendable {
     }
   }
 
-  private func breakOutput() {
+  private func breakOutput(_ error: any Error) {
     let isNew = state.update { state in
       defer { state.outputIsBroken = true }
       return !state.outputIsBroken
     }
-    if isNew { outputBroke() }
+    if isNew { outputBroke(error) }
   }
 
   /// Whether the client could not be reached at some point.

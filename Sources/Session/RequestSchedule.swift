@@ -89,7 +89,4 @@ struct RequestSchedule<Request, Answer> {
     head += 1
     return answer
   }
-
-  /// Whether `takeAnswer` would give one.
-  var hasAnswer: Bool { answers.first.map { $0 != nil } ?? false }
 }

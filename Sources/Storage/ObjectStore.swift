@@ -65,9 +65,10 @@ public enum ObjectContent: Sendable {
 /// A key–value store that a repository lives in: the point at which other kinds of storage join.
 ///
 /// Blocking and thread-safe. Calls that concern one name are the caller's to order. Reads see every write
-/// that returned before. When a call returns, what it did is durable, with two exceptions: objects of `data/`
-/// become durable, and visible to other processes, at the next `barrier` at the latest; and `locks/` are
-/// visible at once, and may be gone after a power cut.
+/// that returned before. When a call returns, what it did is durable, with three exceptions: objects of `data/`
+/// become durable, and visible to other processes, at the next `barrier` at the latest; `locks/` are visible at
+/// once, and may be gone after a power cut; and an object that was deleted from `data/` may be back after
+/// one, where nothing names it any more.
 ///
 /// Nothing ever stands under an object's name that is not whole, not even after a power cut.
 public protocol ObjectStore: Sendable {
@@ -97,7 +98,7 @@ public protocol ObjectStore: Sendable {
 
   /// The objects below a directory of the store, each directory in order of its entries' names and
   /// descended into in its place: either the living or the soft-deleted ones. A directory that does not
-  /// exist is nil, `""` is the whole store.
+  /// exist is nil, `""` is the whole store. Throws `argumentValue` for more than `Limits.listPage`.
   func list(_ directory: String, deleted: Bool) throws(ServeError) -> [ListedObject]?
 
   /// At most `limit` living objects of `data/` with ids above `marker`, in ascending order, found in time

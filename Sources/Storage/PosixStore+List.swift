@@ -8,7 +8,7 @@ extension PosixStore {
     if directory.isEmpty || directory == data || directory.hasPrefix(data + "/") {
       try barrier(durable: false)
     }
-    return try ServeError.doing("list", directory) { () throws(Errno) in
+    let found: [ListedObject]? = try ServeError.doing("list", directory) { () throws(Errno) in
       let top: Directory
       do throws(Errno) {
         top = try root.directory(directory.isEmpty ? "." : directory)
@@ -19,6 +19,10 @@ extension PosixStore {
       try walk(top, deleted: deleted, depth: 0, into: &found)
       return found
     }
+    guard found?.count ?? 0 <= Limits.listPage else {
+      throw .argumentValue("more than \(Limits.listPage) objects in '\(directory)'")
+    }
+    return found
   }
 
   /// Deeper than any nesting of keys; links that lead back up end here.
@@ -29,6 +33,7 @@ extension PosixStore {
   {
     guard depth < Self.deepestWalk else { return }
     for entry in try directory.entries().sorted(by: Self.byBytes) {
+      guard found.count <= Limits.listPage else { return }
       // Gone since, or a dangling link: not there.
       guard !StoreName.isHidden(entry), let status = try directory.status(entry) else { continue }
       if status.kind == .directory {

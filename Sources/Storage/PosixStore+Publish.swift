@@ -73,15 +73,15 @@ extension PosixStore {
       let result = Result { () throws(ServeError) in
         try flush(batch)
         try waitForTurn(batch)
-        for (id, upload) in batch.entries { try publish(upload, as: nested(StoreName(id: id))) }
+        for entry in batch.entries { try publish(entry.upload, as: nested(StoreName(id: entry.id))) }
       }
       state.update { state in
         switch result {
         case .success:
           state.sealed.removeFirst()
           state.claimed -= 1
-          for (id, upload) in batch.entries where state.pending[id]?.upload === upload {
-            state.pending[id] = nil
+          for entry in batch.entries where state.pending[entry.id]?.upload === entry.upload {
+            state.pending[entry.id] = nil
           }
         case .failure(let failure):
           state.failure = state.failure ?? failure
@@ -105,14 +105,16 @@ extension PosixStore {
     try throwFailure()
   }
 
-  /// Makes a batch's bytes durable.
+  /// Makes those of a batch's bytes durable that are not yet.
   private func flush(_ batch: Batch) throws(ServeError) {
-    // Elsewhere each file was synced when it was staged.
-    guard state.withLock({ $0.syncsWhole }) else { return }
-    guard batch.entries.count <= Self.fewEnoughToSyncEach else { return try syncFileSystem() }
-    for (id, upload) in batch.entries {
-      try ServeError.doing("make durable", nested(StoreName(id: id))) { () throws(Errno) in
-        try upload.open().sync()
+    let unsynced = batch.entries.filter { !$0.isSynced }
+    guard !unsynced.isEmpty else { return }
+    if state.withLock({ $0.syncsWhole }), unsynced.count > Self.fewEnoughToSyncEach {
+      return try syncFileSystem()
+    }
+    for entry in unsynced {
+      try ServeError.doing("make durable", nested(StoreName(id: entry.id))) { () throws(Errno) in
+        try entry.upload.open().sync()
       }
     }
   }
@@ -148,6 +150,8 @@ extension PosixStore {
   }
 
   /// Publishes an upload whose name lies on another file system, where somebody linked a directory to.
+  ///
+  /// A crash in the middle leaves a hidden file beside the name, which nobody sweeps.
   private func copyAcross(_ upload: StagedUpload, to path: String) throws(Errno) {
     state.withLock { $0.syncsWhole = false }
     let parent = path.parentName.map { $0 + "/" } ?? ""
@@ -180,7 +184,7 @@ extension PosixStore {
   func noteUnsynced(_ directory: String) {
     guard directory != Namespace.locks.rawValue else { return }
     state.withLock { state in
-      guard !state.needsWholeSync else { return }
+      guard !(state.needsWholeSync && state.syncsWhole) else { return }
       state.unsynced.insert(directory)
       var name = directory
       while !state.anchored.contains(name) {
@@ -193,9 +197,12 @@ extension PosixStore {
 
   /// Sees to it that a session's first reference is not durable before objects that somebody else stored:
   /// the original never syncs, and a killed session of ours has not come to it.
+  ///
+  /// Where one `syncfs` is not known to reach everything, it is tried all the same, and promises nothing:
+  /// over FUSE and on network file systems what others left unsynced is theirs to lose.
   func noteOthersWrites() {
     state.withLock { state in
-      guard state.syncsWhole, !state.hasSyncedOthers else { return }
+      guard !state.hasSyncedOthers else { return }
       (state.hasSyncedOthers, state.needsWholeSync) = (true, true)
     }
   }
@@ -210,9 +217,11 @@ extension PosixStore {
     }
     guard isWhole || !directories.isEmpty else { return try throwFailure() }
     let result = Result { () throws(ServeError) in
-      if isWhole { try syncFileSystem() }
-      // One that covers everything does it for the directories that were noted before, too.
-      guard !isWhole || !state.withLock({ $0.syncsWhole }) else { return }
+      if isWhole {
+        // One that covers everything does it for the directories that were noted before, too.
+        if state.withLock({ $0.syncsWhole }) { return try syncFileSystem() }
+        _ = try? root.syncFileSystem()
+      }
       for directory in directories.sorted() {
         try ServeError.doing("make durable", directory) { () throws(Errno) in try root.sync(directory) }
       }
@@ -230,9 +239,27 @@ extension PosixStore {
     try result.get()
   }
 
+  /// Makes everything on the root's file system durable.
+  ///
+  /// One at a time, and its failure is noted before the next can begin: the kernel tells of a failed
+  /// write-back once per descriptor, so that of two at once one would hear nothing and go on to publish.
   private func syncFileSystem() throws(ServeError) {
-    try ServeError.doing("make durable", Namespace.data.rawValue) { () throws(Errno) in
-      try root.syncFileSystem()
+    let failure: ServeError? = state.wait { state -> ServeError?? in
+      if let failure = state.failure { return .some(failure) }
+      guard !state.isSyncingWhole else { return nil }
+      state.isSyncingWhole = true
+      return .some(nil)
     }
+    if let failure { throw failure }
+    let result = Result { () throws(ServeError) in
+      try ServeError.doing("make durable", Namespace.data.rawValue) { () throws(Errno) in
+        try root.syncFileSystem()
+      }
+    }
+    state.update { state in
+      state.isSyncingWhole = false
+      if case .failure(let failure) = result { state.failure = state.failure ?? failure }
+    }
+    try result.get()
   }
 }

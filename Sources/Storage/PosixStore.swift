@@ -52,6 +52,8 @@ public final class PosixStore: ObjectStore {
     /// Whether this session has seen to what others wrote before it.
     var hasSyncedOthers = false
     var isSyncing = false
+    /// Whether a `syncfs` is under way.
+    var isSyncingWhole = false
     var failure: ServeError?
   }
 
@@ -64,8 +66,15 @@ public final class PosixStore: ObjectStore {
   }
 
   struct Batch {
+    struct Entry {
+      let id: ObjectID
+      let upload: StagedUpload
+      /// Whether its bytes were synced by themselves when it was staged.
+      let isSynced: Bool
+    }
+
     var number = 0
-    var entries: [(id: ObjectID, upload: StagedUpload)] = []
+    var entries: [Entry] = []
     var bytes = 0
     var since: ContinuousClock.Instant?
   }
@@ -79,8 +88,20 @@ public final class PosixStore: ObjectStore {
     self.location = location
     self.label = label
     self.options = options
-    state = Monitor(State(syncsWhole: (try? root.facts().syncsWhole) ?? false))
+    state = Monitor(State(syncsWhole: Self.isWhole(root)))
     for namespace in Namespace.allCases { _ = StagingArea.sweep(root: root, namespace: namespace) }
+  }
+
+  /// Whether one `syncfs` of the root reliably covers all namespaces: none of them is a link or a mount that
+  /// leads to another file system.
+  private static func isWhole(_ root: Directory) -> Bool {
+    guard let facts = try? root.facts(), facts.syncsWhole, let device = try? root.status().device else {
+      return false
+    }
+    return Namespace.allCases.allSatisfy { namespace in
+      guard let status = try? root.status(namespace.rawValue) else { return true }
+      return status.device == device
+    }
   }
 
   // MARK: Reading
@@ -122,7 +143,7 @@ public final class PosixStore: ObjectStore {
   // MARK: Writing
 
   public func upload() throws(ServeError) -> any Upload {
-    try StagedUpload(in: area(.data), label: "a large value")
+    try newUpload(in: .data, label: "a large value")
   }
 
   public func store(_ name: StoreName, _ content: ObjectContent) throws(ServeError) {
@@ -163,7 +184,8 @@ public final class PosixStore: ObjectStore {
     }
     let upload = try staged(content, for: name)
     // Where one `syncfs` is not enough, the descriptor that wrote is the one that learns of every failure.
-    let size = try upload.finish(sync: !state.withLock { $0.syncsWhole })
+    let isSynced = !state.withLock { $0.syncsWhole }
+    let size = try upload.finish(sync: isSynced)
     let (replaced, isFull) = state.withLock { state in
       let old = state.pending[id]
       let isInSameBatch = old.map { $0.batch == state.filling.number } ?? false
@@ -171,7 +193,7 @@ public final class PosixStore: ObjectStore {
       state.pending[id] = Staged(
         upload: upload, size: size, batch: state.filling.number,
         shadowsSealed: old.map { !isInSameBatch || $0.shadowsSealed } ?? false)
-      state.filling.append(id, upload, size)
+      state.filling.append(.init(id: id, upload: upload, isSynced: isSynced), size)
       return (isInSameBatch ? old?.upload : nil, state.filling.isFull)
     }
     replaced?.abandon()
@@ -186,9 +208,23 @@ public final class PosixStore: ObjectStore {
     case .upload(let upload as StagedUpload): return upload
     case .upload: throw .unsupported("This upload belongs to another store.")
     case .bytes(let bytes, let range):
-      let upload = try StagedUpload(in: area(name.namespace), label: nested(name))
+      let upload = try newUpload(in: name.namespace, label: nested(name))
       upload.append(bytes, range)
       return upload
+    }
+  }
+
+  private func newUpload(in namespace: Namespace, label: String) throws(ServeError) -> StagedUpload {
+    let area = try area(namespace)
+    do {
+      return try StagedUpload(in: area, label: label)
+    } catch {
+      // Where directories cannot be locked, an area that nothing came to for a day is taken for a crash's.
+      guard case .system(let failure) = error, failure.code == Errno.noSuchFileOrDirectory.rawValue else {
+        throw error
+      }
+      state.withLock { if $0.areas[namespace] === area { $0.areas[namespace] = nil } }
+      return try StagedUpload(in: self.area(namespace), label: label)
     }
   }
 
@@ -334,8 +370,8 @@ public final class PosixStore: ObjectStore {
 extension PosixStore.Batch {
   var isFull: Bool { entries.count >= Limits.stagedObjects || bytes >= Limits.stagedBytes }
 
-  mutating func append(_ id: ObjectID, _ upload: StagedUpload, _ size: Int) {
-    entries.append((id, upload))
+  mutating func append(_ entry: Entry, _ size: Int) {
+    entries.append(entry)
     bytes += size
     if since == nil { since = .now }
   }

@@ -19,7 +19,7 @@ final class StagingArea: Sendable {
   /// Creates the directory, and the namespace if need be.
   init(root: Directory, namespace: Namespace) throws(Errno) {
     let parent = Self.parent(of: namespace)
-    while true {
+    for _ in 0..<Self.attempts {
       let session = "\(Host.processID)-\(Hex.string(Host.randomBytes(8)))"
       try root.makeDirectories(parent)
       do {
@@ -37,7 +37,11 @@ final class StagingArea: Sendable {
         continue
       }
     }
+    throw .noSuchFileOrDirectory
   }
+
+  /// How often others may get in the way before something else must be wrong, such as a dangling link.
+  private static let attempts = 100
 
   private static func parent(of namespace: Namespace) -> String {
     "\(namespace.rawValue)/\(RepositoryLayout.stagingDirectory)"

@@ -6,8 +6,7 @@ import RPC
 import ServeCommand
 import Session
 
-// The wiring: what the command line says, over the pieces that do it. Nothing here decides anything that a
-// test could not reach.
+// The wiring: what the command line says, over the pieces that do it.
 
 // Threads are still waiting for signals: nothing of theirs is to be torn down.
 _exit(Process.run())
@@ -88,36 +87,21 @@ enum Process {
   }
 
   private static func configuration(_ options: ServeOptions) -> RPCConnection.Configuration {
-    let hostID = Host.environment("BORG_HOST_ID").map { String(decoding: $0, as: UTF8.self) }
-    var configuration = RPCConnection.Configuration(
-      owner: LockOwner(hostID: hostID.flatMap { $0.isEmpty ? nil : $0 }))
+    // An empty value counts as none, as with the original.
+    let hostID = Host.environment("BORG_HOST_ID").flatMap {
+      $0.isEmpty ? nil : LockRecord.hostID(decoding: $0)
+    }
+    var configuration = RPCConnection.Configuration(owner: LockOwner(hostID: hostID))
     configuration.session.restrictToPaths = options.restrictToPaths
     configuration.session.restrictToRepositories = options.restrictToRepositories
     configuration.session.dataLevels = Host.environment("BORG_STORE_DATA_LEVELS")
       .map { String(decoding: $0, as: UTF8.self) }
-    configuration.session.refusal = refusal(options)
+    configuration.session.refusal =
+      options.refusal(permissions: Host.environment("BORG_REPO_PERMISSIONS")).map { .unsupported($0) }
     configuration.filter = LogFilter(level: level(options.logLevel), debugTopics: options.debugTopics)
     let showsSystem = Host.environment("BORG_SHOW_SYSINFO").map { $0 != Array("no".utf8) } ?? true
     configuration.sysinfo = showsSystem ? "\(Version.line)\n" : ""
     return configuration
-  }
-
-  /// Why no repository may be opened: what was demanded of the server and cannot be enforced is refused,
-  /// never dropped.
-  private static func refusal(_ options: ServeOptions) -> ServeError? {
-    let environment = Host.environment("BORG_REPO_PERMISSIONS")
-    switch Permissions.effective(option: options.permissions, environment: environment) {
-    case .failure(let invalid): return .unsupported(invalid.message)
-    case .success(.all): break
-    case .success(let permissions):
-      return .unsupported(
-        "The permissions mode \(permissions.rawValue) is not supported by this version yet.")
-    }
-    if options.appendOnly { return .unsupported("--append-only is not supported by this version yet.") }
-    if options.storageQuota ?? 0 > 0 {
-      return .unsupported("--storage-quota is not supported by this version yet.")
-    }
-    return nil
   }
 
   private static func level(_ level: ServeOptions.LogLevel) -> LogLevel {
