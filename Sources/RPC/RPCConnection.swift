@@ -112,22 +112,26 @@ public final class RPCConnection: Sendable {
 
   private func read() -> ConnectionEnd {
     var incoming = Incoming()
+    var calls: [RPCCall] = []
     defer { incoming.abandonValues() }
     do {
       while true {
-        switch try incoming.next() {
+        let step: Incoming.Step
+        do {
+          step = try incoming.next()
+        } catch {
+          // What stood before it was well-formed, and is answered.
+          _ = submit(&calls)
+          throw error
+        }
+        switch step {
         case .call(let call):
-          if !incoming.hasBegun {
-            incoming.hasBegun = true
-            reporter.begin { [pipeline] in pipeline.post($0) }
-          }
-          guard pipeline.submit(call) else {
-            call.abandonValues(all: true)
-            return .interrupted
-          }
+          calls.append(call)
         case .large(let hole, let method):
+          guard submit(&calls) else { return .interrupted }
           if let end = try receive(hole, method, &incoming) { return end }
         case .needs(let capacity):
+          guard submit(&calls) else { return .interrupted }
           switch try input.read(behind: incoming.rest, capacity: capacity) {
           case .bytes(let block): incoming.replace(block)
           case .end: return hangup()
@@ -141,6 +145,16 @@ public final class RPCConnection: Sendable {
       printToStandardError("borg-serve: reading from the client failed: \(error)")
       return .broken
     }
+  }
+
+  /// Hands over what arrived together; false once the connection was interrupted.
+  private func submit(_ calls: inout [RPCCall]) -> Bool {
+    guard !calls.isEmpty else { return true }
+    reporter.begin { [pipeline] in pipeline.post($0) }
+    defer { calls.removeAll(keepingCapacity: true) }
+    let taken = pipeline.submit(calls)
+    for call in calls[taken...] { call.abandonValues(all: true) }
+    return taken == calls.count
   }
 
   /// The client has closed its end. One that waits for a lock, or for a check, is not there to see it, unless
@@ -190,8 +204,6 @@ private struct Incoming {
   private var start = 0
   private var holes: [RPCRequestParser.Hole] = []
   private var values: [SpooledValue] = []
-  /// Whether a first request has come.
-  var hasBegun = false
 
   enum Step {
     case call(RPCCall)

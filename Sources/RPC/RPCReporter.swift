@@ -41,9 +41,10 @@ final class RPCReporter: Reporter {
     self.filter = filter
   }
 
-  /// Lets records out through `post`, those that waited first.
+  /// Lets records out through `post`, those that waited first; nothing happens if they are let out already.
   func begin(_ post: @escaping @Sendable ([UInt8]) -> Void) {
     let early = state.withLock { state in
+      guard state.post == nil else { return [] as [[UInt8]] }
       state.post = post
       defer { state.early = [] }
       return state.early

@@ -83,18 +83,29 @@ public final class RequestPipeline<Handler: RequestHandler>: Sendable {
 
   // MARK: The reader's side
 
-  /// Takes a request in; blocks while too much is in flight. False, with the request untouched, once the
-  /// pipeline was interrupted.
-  public func submit(_ request: Handler.Request) -> Bool {
-    let lane = handler.lane(of: request)
-    let weight = handler.weight(of: request)
-    let hasRoom = waitAsReader { state in
-      state.schedule.inFlight < Limits.requestsInFlight
-        && (state.schedule.requestBytes + weight <= Limits.requestBytesInFlight || state.schedule.isIdle)
+  /// Takes requests in, in their order; blocks while too much is in flight. Returns how many it took: fewer
+  /// than there are only once the pipeline was interrupted.
+  ///
+  /// All that arrived together is best submitted together: one lock and one wake-up for all of them.
+  public func submit(_ requests: [Handler.Request]) -> Int {
+    let jobs = requests.map { (request: $0, lane: handler.lane(of: $0), weight: handler.weight(of: $0)) }
+    var taken = 0
+    while taken < jobs.count {
+      guard waitAsReader(until: { Self.hasRoom($0.schedule, for: jobs[taken].weight) }) else { break }
+      state.update { state in
+        repeat {
+          let job = jobs[taken]
+          state.schedule.submit(job.request, lane: job.lane, weight: job.weight)
+          taken += 1
+        } while taken < jobs.count && Self.hasRoom(state.schedule, for: jobs[taken].weight)
+      }
     }
-    guard hasRoom else { return false }
-    state.update { $0.schedule.submit(request, lane: lane, weight: weight) }
-    return true
+    return taken
+  }
+
+  private static func hasRoom(_ schedule: RequestSchedule<Handler.Request, Answer>, for weight: Int) -> Bool {
+    schedule.inFlight < Limits.requestsInFlight
+      && (schedule.requestBytes + weight <= Limits.requestBytesInFlight || schedule.isIdle)
   }
 
   /// Blocks until no exclusive request is left: from then on it is certain which repository is open. False

@@ -48,7 +48,7 @@ private final class Bench: Sendable {
   }
 
   @discardableResult
-  func submit(_ work: Work) -> Bool { pipeline.submit(work) }
+  func submit(_ work: Work) -> Bool { pipeline.submit([work]) == 1 }
 
   private struct Received {
     var bytes: [UInt8] = []
