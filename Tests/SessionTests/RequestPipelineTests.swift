@@ -402,7 +402,7 @@ struct RequestPipelineTests {
     try end(bench)
   }
 
-  @Test func `an interruption wakes a reader that waits for room, and lets in only what there is room for`() throws {
+  @Test func `an interruption wakes the reader, and lets in only what there is room for`() throws {
     let bench = try Bench()
     let gate = Monitor(false)
     let work = Work(number: 0) { number in
