@@ -126,7 +126,7 @@ def number(value):
 
 def version_of(command):
     done = subprocess.run([command, "--version"], capture_output=True, text=True, timeout=30)
-    return (done.stdout or done.stderr).strip().splitlines()[0] if done.stdout or done.stderr else "unknown version"
+    return (done.stdout or done.stderr).strip().splitlines()[0].partition(" (")[0] if done.stdout or done.stderr else "unknown version"
 
 
 def memory_of(pid, what):

@@ -191,7 +191,8 @@ extension PosixStore {
         name = name.parentName ?? ""
         state.unsynced.insert(name)
       }
-      state.needsWholeSync = state.syncsWhole && state.unsynced.count > Self.fewEnoughToSyncEach
+      // Never taken back here: names that were not noted because of it wait for it.
+      if state.syncsWhole, state.unsynced.count > Self.fewEnoughToSyncEach { state.needsWholeSync = true }
     }
   }
 
@@ -220,7 +221,8 @@ extension PosixStore {
       if isWhole {
         // One that covers everything does it for the directories that were noted before, too.
         if state.withLock({ $0.syncsWhole }) { return try syncFileSystem() }
-        _ = try? root.syncFileSystem()
+        // Names that were not noted before a namespace turned out to lie elsewhere are on the root's.
+        if rootSyncsWhole { try syncFileSystem() } else { _ = try? root.syncFileSystem() }
       }
       for directory in directories.sorted() {
         try ServeError.doing("make durable", directory) { () throws(Errno) in try root.sync(directory) }

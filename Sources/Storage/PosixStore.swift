@@ -27,6 +27,8 @@ public final class PosixStore: ObjectStore {
   let options: Options
   let location: RepositoryPath?
   let state: Monitor<State>
+  /// Whether one `syncfs` reliably covers what lies on the root's own file system.
+  let rootSyncsWhole: Bool
 
   struct State {
     /// Whether one `syncfs` covers everything: false where the file system does not do it reliably, or once
@@ -88,16 +90,15 @@ public final class PosixStore: ObjectStore {
     self.location = location
     self.label = label
     self.options = options
-    state = Monitor(State(syncsWhole: Self.isWhole(root)))
+    rootSyncsWhole = (try? root.facts().syncsWhole) ?? false
+    state = Monitor(State(syncsWhole: rootSyncsWhole && Self.isWhole(root)))
     for namespace in Namespace.allCases { _ = StagingArea.sweep(root: root, namespace: namespace) }
   }
 
   /// Whether one `syncfs` of the root reliably covers all namespaces: none of them is a link or a mount that
   /// leads to another file system.
   private static func isWhole(_ root: Directory) -> Bool {
-    guard let facts = try? root.facts(), facts.syncsWhole, let device = try? root.status().device else {
-      return false
-    }
+    guard let device = try? root.status().device else { return false }
     return Namespace.allCases.allSatisfy { namespace in
       guard let status = try? root.status(namespace.rawValue) else { return true }
       return status.device == device
@@ -309,12 +310,14 @@ public final class PosixStore: ObjectStore {
           try root.removeTree(namespace.rawValue)
         } catch .notDirectory {
           try root.remove(namespace.rawValue)  // a link to a directory, now empty
+        } catch .resourceBusy {
+          // A mount point, which stays as an empty directory.
         } catch .directoryNotEmpty {
           foreign.append(namespace.rawValue)  // with names in it that no Borg can have made
         }
       }
       for entry in try root.entries() {
-        guard !foreign.contains(entry) else { continue }
+        guard !foreign.contains(entry), Namespace(rawValue: entry) == nil else { continue }
         if RepositoryLayout.ownEntries.contains(entry) {
           _ = try root.remove(entry)
         } else {

@@ -1,5 +1,4 @@
 public import Disk
-import Synchronization
 public import SystemPackage
 
 /// A kind of call to a disk.
@@ -25,14 +24,16 @@ public struct DiskCall: Sendable, Equatable, CustomStringConvertible {
 /// threads which still use it change nothing. Links, modes and times are not simulated. A class because it
 /// stands for one disk that many share.
 public final class SimulatedDisk: DiskCalls {
-  private let state: Mutex<State>
+  private let state: Monitor<State>
 
   private struct State {
     var files = SimulatedFileSystem()
-    var descriptors: [RawDescriptor: SimulatedFileSystem.Number] = [:]
+    var descriptors: [RawDescriptor: Descriptor] = [:]
     var locks: [SimulatedFileSystem.Number: RawDescriptor] = [:]
     var lastDescriptor: RawDescriptor = 2
     var calls: [DiskCall] = []
+    /// Calls that are over, whatever came of them, though a hook may still keep their callers waiting.
+    var finished: [CallKind: Int] = [:]
     var faults: [Fault] = []
     var isDead = false
     var options: Options
@@ -44,9 +45,25 @@ public final class SimulatedDisk: DiskCalls {
     }
 
     func number(_ descriptor: RawDescriptor) throws(Errno) -> SimulatedFileSystem.Number {
-      guard let number = descriptors[descriptor] else { throw .badFileDescriptor }
-      return number
+      guard let descriptor = descriptors[descriptor] else { throw .badFileDescriptor }
+      return descriptor.number
     }
+
+    mutating func open(_ number: SimulatedFileSystem.Number) -> RawDescriptor {
+      let (fileErrors, deviceErrors) = files.sampleErrors(of: number)
+      lastDescriptor += 1
+      descriptors[lastDescriptor] = Descriptor(
+        number: number, fileErrors: fileErrors, deviceErrors: deviceErrors)
+      _ = files.withFile(number) { $0.descriptors += 1 }
+      return lastDescriptor
+    }
+  }
+
+  private struct Descriptor {
+    let number: SimulatedFileSystem.Number
+    /// Failed write-backs that its owner was told of, or had no part in.
+    var fileErrors: Int
+    var deviceErrors: Int
   }
 
   public struct Options: Sendable {
@@ -72,6 +89,7 @@ public final class SimulatedDisk: DiskCalls {
     }
 
     let kind: CallKind?
+    var comesAfter = false
     /// Matching calls that are let pass before.
     var passes: Int
     let effect: Effect
@@ -80,13 +98,14 @@ public final class SimulatedDisk: DiskCalls {
   /// An empty disk.
   public convenience init(_ options: Options = Options()) { self.init(State(options: options)) }
 
-  private init(_ state: State) { self.state = Mutex(state) }
+  private init(_ state: State) { self.state = Monitor(state) }
 
   // MARK: What is to go wrong
 
   /// Lets a call fail, the one after `passes` of this kind or, without a kind, of any that can fail.
   ///
-  /// A failing sync drops the data that it was to save, as Linux does: later syncs succeed without it.
+  /// A failing sync drops the data that it was to save, as Linux does: later syncs succeed without it. Other
+  /// descriptors of the device are told of a failed `syncFileSystem` once.
   public func fail(
     _ kind: CallKind? = nil, after passes: Int = 0, with errno: Errno, permanently: Bool = false
   ) {
@@ -101,6 +120,31 @@ public final class SimulatedDisk: DiskCalls {
   /// Runs `body`, once, when a call is about to be carried out. It may call the disk.
   public func before(_ kind: CallKind, after passes: Int = 0, _ body: @escaping @Sendable () -> Void) {
     add(Fault(kind: kind, passes: passes, effect: .hook(body)))
+  }
+
+  /// Runs `body`, once, when a call was carried out, or has failed, and its caller does not know yet. It may
+  /// call the disk, and keep the caller waiting.
+  public func after(_ kind: CallKind, after passes: Int = 0, _ body: @escaping @Sendable () -> Void) {
+    add(Fault(kind: kind, comesAfter: true, passes: passes, effect: .hook(body)))
+  }
+
+  /// Waits, in a hook, until `count` calls of a kind are over since the disk was made; false if they are not
+  /// when patience is at its end. So one call is held while another overtakes it, if it can.
+  @discardableResult
+  public func waitUntilFinished(
+    _ kind: CallKind, count: Int, patience: Duration = .milliseconds(100)
+  ) -> Bool {
+    state.wait(timeout: patience) { $0.finished[kind, default: 0] >= count ? true : nil } ?? false
+  }
+
+  /// Lets the disk fail to write back all data that is not synced, on the device of this path. Linux then
+  /// counts the data as clean, and tells each descriptor that was open once: a file's at `sync`, any one of
+  /// the device at `syncFileSystem`.
+  public func failWriteback(below path: String = "") {
+    state.withLock { state in
+      guard let number = try? state.files.resolve(path, from: SimulatedFileSystem.root) else { return }
+      state.files.failWriteback(on: state.files.device(of: number))
+    }
   }
 
   private func add(_ fault: Fault) { state.withLock { $0.faults.append(fault) } }
@@ -169,14 +213,15 @@ public final class SimulatedDisk: DiskCalls {
     try state.withLock { state throws(Errno) in try state.files.install(bytes, at: path) }
   }
 
+  /// Puts another device's empty file system at a path, from now on and for good, over what is there: nothing
+  /// is renamed into it or out of it, and it is synced apart from the rest.
+  public func mount(at path: String) throws(Errno) {
+    try state.withLock { state throws(Errno) in try state.files.mount(at: path) }
+  }
+
   /// Opens the directory in which everything is.
   public func root() -> Directory {
-    let descriptor = state.withLock { state in
-      state.lastDescriptor += 1
-      state.descriptors[state.lastDescriptor] = SimulatedFileSystem.root
-      return state.lastDescriptor
-    }
-    return Directory(descriptor, calls: self)
+    Directory(state.withLock { $0.open(SimulatedFileSystem.root) }, calls: self)
   }
 
   // MARK: Calls
@@ -189,7 +234,12 @@ public final class SimulatedDisk: DiskCalls {
     _ body: (inout State) throws(Errno) -> Result
   ) throws(Errno) -> Result {
     var failure: Errno?
-    for effect in register(kind, names) {
+    let (effects, after) = register(kind, names)
+    defer {
+      state.update { $0.finished[kind, default: 0] += 1 }
+      for body in after { body() }
+    }
+    for effect in effects {
       switch effect {
       case .failure(let errno, _): failure = failure ?? errno
       case .powerLoss: state.withLock { $0.isDead = true }
@@ -206,10 +256,14 @@ public final class SimulatedDisk: DiskCalls {
     }
   }
 
-  private func register(_ kind: CallKind, _ names: String) -> [Fault.Effect] {
+  /// What is to happen when the call begins, and what to run at its end.
+  private func register(_ kind: CallKind, _ names: String)
+    -> (effects: [Fault.Effect], after: [@Sendable () -> Void])
+  {
     state.withLock { state in
       state.calls.append(DiskCall(number: state.calls.count, kind: kind, names: names))
       var due: [Fault.Effect] = []
+      var after: [@Sendable () -> Void] = []
       for index in state.faults.indices.reversed() {
         let fault = state.faults[index]
         guard fault.kind == kind || fault.kind == nil && Self.canFail(kind) else { continue }
@@ -217,11 +271,15 @@ public final class SimulatedDisk: DiskCalls {
           state.faults[index].passes -= 1
           continue
         }
-        due.append(fault.effect)
+        if fault.comesAfter, case .hook(let body) = fault.effect {
+          after.append(body)
+        } else {
+          due.append(fault.effect)
+        }
         if case .failure(_, isPermanent: true) = fault.effect { continue }
         state.faults.remove(at: index)
       }
-      return due
+      return (due, after)
     }
   }
 
@@ -239,10 +297,7 @@ public final class SimulatedDisk: DiskCalls {
         number = try state.files.resolve(name, from: start)
         guard state.files.isDirectory(number) else { throw .notDirectory }
       }
-      state.lastDescriptor += 1
-      state.descriptors[state.lastDescriptor] = number
-      _ = state.files.withFile(number) { $0.descriptors += 1 }
-      return state.lastDescriptor
+      return state.open(number)
     }
   }
 
@@ -287,18 +342,36 @@ public final class SimulatedDisk: DiskCalls {
 
   public func sync(_ descriptor: RawDescriptor) throws(Errno) {
     let dropData = { (state: inout State) in
-      guard let number = state.descriptors[descriptor] else { return }
+      guard let number = try? state.number(descriptor) else { return }
       _ = state.files.withFile(number) { $0.forgetChanges() }
     }
     try perform(.sync, "", onFailure: dropData) { state throws(Errno) in
-      state.files.sync(try state.number(descriptor))
+      let number = try state.number(descriptor)
+      var seen = state.descriptors[descriptor]?.fileErrors ?? 0
+      let hasFailed = state.files.withFile(number) { $0.writebackError.report(to: &seen) } ?? false
+      state.descriptors[descriptor]?.fileErrors = seen
+      state.files.sync(number)
+      if hasFailed { throw .ioError }
     }
   }
 
   public func syncFileSystem(_ descriptor: RawDescriptor) throws(Errno) {
-    try perform(.syncFileSystem, "", onFailure: { $0.files.forgetChanges() }) { state throws(Errno) in
-      _ = try state.number(descriptor)
-      state.files.syncAll()
+    // True if this descriptor's owner has to be told of a failure.
+    let report = { (state: inout State, number: SimulatedFileSystem.Number) in
+      var seen = state.descriptors[descriptor]?.deviceErrors ?? 0
+      defer { state.descriptors[descriptor]?.deviceErrors = seen }
+      return state.files.reportError(on: state.files.device(of: number), to: &seen)
+    }
+    let fail = { (state: inout State) in
+      guard let number = try? state.number(descriptor) else { return }
+      state.files.failWriteback(on: state.files.device(of: number))
+      _ = report(&state, number)
+    }
+    try perform(.syncFileSystem, "", onFailure: fail) { state throws(Errno) in
+      let number = try state.number(descriptor)
+      let hasFailed = report(&state, number)
+      state.files.syncAll(on: state.files.device(of: number))
+      if hasFailed { throw .ioError }
     }
   }
 
@@ -342,7 +415,8 @@ public final class SimulatedDisk: DiskCalls {
       let number = try state.files.resolve(name, from: try state.number(directory))
       return FileStatus(
         kind: state.files.isDirectory(number) ? .directory : .file,
-        size: state.files.files[number]?.bytes.count ?? 4096, modified: state.options.modified, inode: number)
+        size: state.files.files[number]?.bytes.count ?? 4096, modified: state.options.modified, inode: number,
+        device: state.files.device(of: number))
     }
   }
 

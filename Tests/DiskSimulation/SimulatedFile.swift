@@ -13,6 +13,8 @@ struct SimulatedFile: Sendable {
   /// Names that programs see, and open descriptors: a file without either takes no space.
   var links = 0
   var descriptors = 0
+  var device = SimulatedFileSystem.rootDevice
+  var writebackError = WritebackError()
 
   var isDirty: Bool { hasNewSize || !dirtyPages.isEmpty }
 

@@ -7,9 +7,12 @@ import SystemPackage
 /// durable apart from each other; so does every change of a directory's entries, in any order, but for one
 /// name the earlier changes come first; a rename never loses a file under both names. A value: a copy is
 /// another disk in the same state.
+///
+/// Some of its directories may be other devices, whose data and names are synced apart from the root's.
 struct SimulatedFileSystem: Sendable {
   typealias Number = UInt64
   static let root: Number = 2
+  static let rootDevice: UInt64 = 0
 
   struct Directory: Sendable {
     var entries: [String: Number] = [:]
@@ -19,6 +22,9 @@ struct SimulatedFileSystem: Sendable {
     /// Where it was made; nil for the root.
     var origin: Place?
     var isRemoved = false
+    var device = SimulatedFileSystem.rootDevice
+    /// Whether another device begins here.
+    var isMountPoint = false
   }
 
   /// A name's new meaning; nil if it was removed.
@@ -41,10 +47,16 @@ struct SimulatedFileSystem: Sendable {
   private var companions: [Place: Place] = [:]
   private var serial = 0
   private var lastNumber = root
+  private var lastDevice = rootDevice
+  private var writebackErrors: [UInt64: WritebackError] = [:]
 
   // MARK: Looking
 
   func isDirectory(_ number: Number) -> Bool { directories[number] != nil }
+
+  func device(of number: Number) -> UInt64 {
+    directories[number]?.device ?? files[number]?.device ?? Self.rootDevice
+  }
 
   /// What a path below a directory leads to.
   func resolve(_ path: String, from directory: Number) throws(Errno) -> Number {
@@ -107,7 +119,9 @@ struct SimulatedFileSystem: Sendable {
     guard directories[parent]?.entries[name] == nil else { throw .fileExists }
     lastNumber += 1
     files[lastNumber] = file
+    let device = device(of: parent)
     files[lastNumber]?.links = 1
+    files[lastNumber]?.device = device
     change(name, in: parent, to: lastNumber)
     return lastNumber
   }
@@ -117,7 +131,24 @@ struct SimulatedFileSystem: Sendable {
     guard directories[parent]?.entries[name] == nil else { throw .fileExists }
     lastNumber += 1
     let origin = change(name, in: parent, to: lastNumber)
-    directories[lastNumber] = Directory(origin: origin)
+    directories[lastNumber] = Directory(origin: origin, device: device(of: parent))
+  }
+
+  /// Lets another device begin, empty, at this path, which is made durably if need be. What was there is
+  /// reached only by those who have it open.
+  mutating func mount(at path: String) throws(Errno) {
+    var directory = ""
+    for component in path.split(separator: "/") {
+      directory += directory.isEmpty ? "\(component)" : "/\(component)"
+      do { try makeDirectory(directory, from: Self.root) } catch .fileExists {}
+    }
+    let (parent, name) = try parent(of: path, from: Self.root)
+    lastNumber += 1
+    lastDevice += 1
+    directories[lastNumber] = Directory(device: lastDevice, isMountPoint: true)
+    let place = change(name, in: parent, to: lastNumber)
+    persist(place)
+    persistAncestors(of: parent)
   }
 
   mutating func unlink(_ path: String, from directory: Number) throws(Errno) {
@@ -132,6 +163,7 @@ struct SimulatedFileSystem: Sendable {
     let (parent, name) = try parent(of: path, from: directory)
     guard let number = directories[parent]?.entries[name] else { throw .noSuchFileOrDirectory }
     guard let removed = directories[number] else { throw .notDirectory }
+    guard !removed.isMountPoint else { throw .resourceBusy }
     guard removed.entries.isEmpty else { throw .directoryNotEmpty }
     directories[number]?.isRemoved = true
     change(name, in: parent, to: nil)
@@ -145,6 +177,8 @@ struct SimulatedFileSystem: Sendable {
     let (newParent, newName) = try parent(of: newPath, from: newDirectory)
     let replaced = directories[newParent]?.entries[newName]
     guard replaced != number else { return }
+    guard device(of: number) == device(of: oldParent) else { throw .resourceBusy }
+    guard device(of: number) == device(of: newParent) else { throw .improperLink }
     if let replaced {
       switch (isDirectory(number), isDirectory(replaced)) {
       case (false, true): throw .isDirectory
@@ -178,10 +212,11 @@ struct SimulatedFileSystem: Sendable {
     }
   }
 
-  mutating func syncAll() {
-    for number in files.keys { files[number]?.sync() }
-    for number in directories.keys { sync(number) }
-    companions = [:]
+  /// Makes all data and names of one device durable.
+  mutating func syncAll(on device: UInt64) {
+    for number in files.keys where files[number]?.device == device { files[number]?.sync() }
+    for number in directories.keys where directories[number]?.device == device { sync(number) }
+    companions = companions.filter { directories[$0.key.directory]?.device != device }
   }
 
   /// Makes one name's changes durable up to this one, and whatever must not be missing then.
@@ -220,8 +255,26 @@ struct SimulatedFileSystem: Sendable {
     for number in directories.keys { sync(number) }
   }
 
-  mutating func forgetChanges() {
-    for number in files.keys { files[number]?.forgetChanges() }
+  // MARK: Failing
+
+  /// A device fails to write data back: it is dropped, and each descriptor is to be told.
+  mutating func failWriteback(on device: UInt64) {
+    for (number, file) in files where file.device == device && file.isDirty {
+      files[number]?.forgetChanges()
+      files[number]?.writebackError.note()
+    }
+    writebackErrors[device, default: WritebackError()].note()
+  }
+
+  /// What a new descriptor has heard of failures: its file's, and its device's.
+  func sampleErrors(of number: Number) -> (file: Int, device: Int) {
+    let device = writebackErrors[device(of: number), default: WritebackError()].sample
+    return (files[number]?.writebackError.sample ?? 0, device)
+  }
+
+  /// Whether the device has failed and this descriptor's owner does not know; it is told by this.
+  mutating func reportError(on device: UInt64, to seen: inout Int) -> Bool {
+    writebackErrors[device, default: WritebackError()].report(to: &seen)
   }
 
   // MARK: Crashing

@@ -1,5 +1,7 @@
 import BorgFormat
+import Disk
 import DiskSimulation
+import Glibc
 import ObjectRepository
 import Storage
 import Testing
@@ -44,6 +46,44 @@ import Testing
       return
     }
     #expect(count == large.count)
+  }
+
+  @Test func `an object longer than any message is an integrity error`() throws {
+    let directory = try TemporaryDirectory()
+    let store = PosixStore(root: try directory.open(), label: "test")
+    let repository = try Opener(creatingIn: store).open()
+    let names = [StoreName(id: id(1)), try named("cache/large"), RepositoryLayout.manifestName]
+    for name in names { try store.store(name, text("x")) }
+    try store.barrier(durable: true)
+    // A file with a hole takes no space.
+    let resize = { (size: Int) in
+      for name in names {
+        let path = "\(directory.path.text)/\(name.nested(dataLevels: 2))"
+        #expect(unsafe truncate(path, size) == 0)
+      }
+    }
+    let reads: [() throws -> ObjectRepository.Content?] = [
+      { try repository.get(id(1)) }, { try repository.storeLoad(names[1]) }, { try repository.manifest() },
+    ]
+    resize(Limits.messagePackLength)
+    for read in reads {
+      guard case .object(_, let count) = try read() else {
+        Issue.record("in memory")
+        continue
+      }
+      #expect(count == Limits.messagePackLength)
+    }
+    for size in [1 << 32, 1 << 32 + 4] {
+      resize(size)
+      for read in reads {
+        let failure = #expect(throws: ServeError.self) { _ = try read() }
+        guard case .integrity? = failure else {
+          Issue.record("\(String(describing: failure))")
+          continue
+        }
+      }
+    }
+    try repository.close()
   }
 
   @Test func `the largest object is taken, one byte more is not`() throws {

@@ -1,4 +1,5 @@
 import BorgFormat
+import Disk
 import DiskSimulation
 import Storage
 import SystemPackage
@@ -67,6 +68,22 @@ import Testing
       var model = CrashModel(seed: seed)
       model.run(50, in: store)
       let after = disk.kill()
+      try? store.close()
+      #expect(Self.judge(model, after) == [], "seed \(seed)")
+    }
+  }
+
+  @Test func `a power cut leaves all that was promised, whatever parts lie on other devices`() throws {
+    for seed in Self.seeds where seed < 150 {
+      var generator = SeededGenerator(seed: seed ^ 0xD15C)
+      let disk = Self.disk(seed: seed / 4)
+      let places = Namespace.allCases.map(\.rawValue) + [data(3).nested(dataLevels: 2).parentName ?? ""]
+      for place in places where generator.oneIn(3) { try disk.mount(at: place) }
+      let store = Self.store(on: disk, inBackground: seed.isMultiple(of: 2))
+      disk.losePower(after: Int.random(in: 0..<300, using: &generator))
+      var model = CrashModel(seed: seed)
+      model.run(50, in: store)
+      let after = disk.powerCut(seed: seed)
       try? store.close()
       #expect(Self.judge(model, after) == [], "seed \(seed)")
     }
