@@ -43,16 +43,19 @@ let package = Package(
       swiftSettings: settings,
       // A static standard library halves start-up time and memory, and hosts need no Swift runtime.
       linkerSettings: [.unsafeFlags(["-static-stdlib"], .when(platforms: [.linux]))]),
+    .target(name: "TestKit", path: "Tests/TestKit", swiftSettings: settings),
     .target(
-      name: "DiskSimulation", dependencies: ["BorgFormat", "Disk", system], path: "Tests/DiskSimulation",
+      name: "DiskSimulation", dependencies: ["BorgFormat", "Disk", "TestKit", system],
+      path: "Tests/DiskSimulation",
       swiftSettings: settings),
-    .testTarget(name: "BorgFormatTests", dependencies: ["BorgFormat"], swiftSettings: settings),
+    .testTarget(name: "BorgFormatTests", dependencies: ["BorgFormat", "TestKit"], swiftSettings: settings),
     .testTarget(
-      name: "ServeCommandTests", dependencies: ["ServeCommand"], swiftSettings: settings),
-    .testTarget(name: "MessageTests", dependencies: ["BorgFormat"], swiftSettings: settings),
+      name: "ServeCommandTests", dependencies: ["ServeCommand", "TestKit"], swiftSettings: settings),
+    .testTarget(name: "MessageTests", dependencies: ["BorgFormat", "TestKit"], swiftSettings: settings),
     .testTarget(name: "DiskTests", dependencies: ["Disk", system], swiftSettings: settings),
     .testTarget(
-      name: "StorageTests", dependencies: ["BorgFormat", "Disk", "DiskSimulation", "Storage", system],
+      name: "StorageTests",
+      dependencies: ["BorgFormat", "Disk", "DiskSimulation", "Storage", "TestKit", system],
       swiftSettings: settings),
     .testTarget(
       name: "ObjectRepositoryTests",
@@ -60,11 +63,11 @@ let package = Package(
       swiftSettings: settings),
     .testTarget(
       name: "SessionTests",
-      dependencies: ["BorgFormat", "Disk", "Storage", "ObjectRepository", "Session", system],
+      dependencies: ["BorgFormat", "Disk", "Storage", "ObjectRepository", "Session", "TestKit", system],
       swiftSettings: settings),
     .testTarget(
       name: "RPCTests",
-      dependencies: ["BorgFormat", "Disk", "ObjectRepository", "RPC", "Session", system],
+      dependencies: ["BorgFormat", "Disk", "ObjectRepository", "RPC", "Session", "TestKit", system],
       swiftSettings: settings),
   ],
   swiftLanguageModes: [.v6]

@@ -56,7 +56,7 @@ public final class RPCConnection: Sendable {
       // A client that is gone is nothing to report; a disk that fails in the middle of an answer is.
       if let failure = error as? ServeError {
         printToStandardError(
-          "borg-serve: the connection ends because an answer cannot be completed: \(failure)")
+          "borg-serve: the connection ends because an answer cannot be completed: \(sentence(failure))")
       }
       cancellation.cancel()
       input.interrupt()
@@ -101,7 +101,7 @@ public final class RPCConnection: Sendable {
     } catch .notLocked {
       // Somebody broke the lock: nothing is left to release.
     } catch {
-      printToStandardError("borg-serve: closing the repository failed: \(error)")
+      printToStandardError("borg-serve: closing the repository failed: \(sentence(error))")
       end = .broken
     }
     pipeline.drain(patience: patience)
@@ -248,4 +248,9 @@ private struct Incoming {
   func abandonValues() {
     for value in values { value.abandon(unlessTaken: false) }
   }
+}
+
+/// An error for the administrator, in the words that a client would get.
+private func sentence(_ error: ServeError) -> String {
+  WireError(error, client: nil, repository: "", available: nil).message
 }

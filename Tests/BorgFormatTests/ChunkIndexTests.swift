@@ -1,3 +1,4 @@
+import TestKit
 import BorgFormat
 import Testing
 
@@ -6,7 +7,7 @@ struct ChunkIndexTests {
 
   /// The ids of a recorded case, in the order in which a check meets them.
   static func ids(_ kind: String, _ count: Int) throws -> [ObjectID] {
-    var random = FixtureRandom(seed: UInt64(count))
+    var random = SeededGenerator(seed: UInt64(count))
     return try (0..<count).map { number in
       if kind == "repeated" {
         return try #require(ObjectID([UInt8](repeating: UInt8(number + 1), count: 32)))
@@ -80,13 +81,13 @@ struct ChunkIndexTests {
 
   @Test(arguments: randomSeeds)
   func `ids in any order come back`(seed: UInt64) throws {
-    var random = FixtureRandom(seed: seed)
+    var random = SeededGenerator(seed: seed)
     let ids = try Self.ids("crowded", Int.random(in: 0...1200, using: &random))
     #expect(try Self.ids(in: Self.bytes(Self.index(ids.shuffled(using: &random)))).sorted() == ids)
   }
 
   @Test func `ids that were chosen to collide cost little, and come out in the order of arrival`() throws {
-    var random = FixtureRandom(seed: 1)
+    var random = SeededGenerator(seed: 1)
     let ids = (0..<50_000).map { _ in
       ObjectID(random.next() >> 32, random.next(), random.next(), random.next())
     }
@@ -233,7 +234,7 @@ struct ChunkIndexTests {
 
   @Test(arguments: randomSeeds)
   func `random bytes are refused, also behind a sound prefix`(seed: UInt64) {
-    var random = FixtureRandom(seed: seed)
+    var random = SeededGenerator(seed: seed)
     for count in 0..<60 {
       let tail = random.bytes(count)
       #expect(throws: ChunkIndexError.self) { try Self.ids(in: tail) }

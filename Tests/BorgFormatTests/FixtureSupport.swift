@@ -1,28 +1,6 @@
+import TestKit
 import BorgFormat
 import Testing
-
-/// The generator of scripts/record-fixtures, so that both make the same ids. Source: Vigna's SplitMix64.
-struct FixtureRandom: RandomNumberGenerator {
-  private var state: UInt64
-
-  init(seed: UInt64) {
-    state = seed
-  }
-
-  mutating func next() -> UInt64 {
-    state &+= 0x9E37_79B9_7F4A_7C15
-    var word = state
-    word = (word ^ (word &>> 30)) &* 0xBF58_476D_1CE4_E5B9
-    word = (word ^ (word &>> 27)) &* 0x94D0_49BB_1331_11EB
-    return word ^ (word &>> 31)
-  }
-
-  mutating func bytes(_ count: Int) -> [UInt8] {
-    var bytes: [UInt8] = []
-    for _ in 0..<count { bytes.append(UInt8(truncatingIfNeeded: next())) }
-    return bytes
-  }
-}
 
 /// Seeds of the random tests: a failure names its own as the test's argument.
 let randomSeeds: Range<UInt64> = 0..<24
@@ -43,21 +21,9 @@ extension [UInt8] {
     self = try #require(Hex.decode(hex))
   }
 
-  /// This array, once for each bit, with that bit changed.
-  var withEachBitFlipped: [[UInt8]] {
-    (0..<(count * 8)).map { bit in
-      var copy = self
-      copy[bit / 8] ^= 1 << (bit % 8)
-      return copy
-    }
-  }
-
-  /// All proper prefixes, the empty one first.
-  var prefixes: [[UInt8]] { indices.map { Array(prefix($0)) } }
-
   /// Cut at random places, empty pieces included.
   func pieces(seed: UInt64) -> [[UInt8]] {
-    var random = FixtureRandom(seed: seed)
+    var random = SeededGenerator(seed: seed)
     let cuts = (0..<Int.random(in: 0...8, using: &random)).map { _ in
       Int.random(in: 0...count, using: &random)
     }

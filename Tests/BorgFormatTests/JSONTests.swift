@@ -1,3 +1,4 @@
+import TestKit
 import BorgFormat
 import Testing
 
@@ -117,7 +118,7 @@ struct JSONTests {
 
   @Test(arguments: randomSeeds)
   func `random strings come back from their quotes`(seed: UInt64) throws {
-    var random = FixtureRandom(seed: seed)
+    var random = SeededGenerator(seed: seed)
     for count in 0..<60 {
       let string = String(decoding: random.bytes(count), as: UTF8.self)
       var quoted: [UInt8] = []
@@ -129,7 +130,7 @@ struct JSONTests {
 
   @Test(arguments: randomSeeds)
   func `random bytes and random marks never trap`(seed: UInt64) {
-    var random = FixtureRandom(seed: seed)
+    var random = SeededGenerator(seed: seed)
     for count in 0..<200 {
       _ = try? JSON(parsing: random.bytes(count))
       let text = (0..<count).map { _ in #"[]{},:"\ud8c01.eE-+ tfn"#.utf8.randomElement(using: &random) ?? 0 }

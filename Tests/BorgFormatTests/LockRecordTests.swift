@@ -1,3 +1,4 @@
+import TestKit
 import BorgFormat
 import Testing
 
@@ -44,7 +45,7 @@ struct LockRecordTests {
 
   @Test(arguments: randomSeeds)
   func `random bytes in place of others never trap`(seed: UInt64) {
-    var random = FixtureRandom(seed: seed)
+    var random = SeededGenerator(seed: seed)
     for _ in 0..<300 {
       var text = Self.sample.encoded
       for _ in 0..<3 {

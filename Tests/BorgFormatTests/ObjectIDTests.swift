@@ -1,3 +1,4 @@
+import TestKit
 import BorgFormat
 import Testing
 
@@ -43,7 +44,7 @@ struct ObjectIDTests {
 
   @Test(arguments: randomSeeds)
   func `the order is that of the bytes and of the hex names`(seed: UInt64) throws {
-    var random = FixtureRandom(seed: seed)
+    var random = SeededGenerator(seed: seed)
     // Few different bytes, so that ids often agree in their first words.
     let ids = try (0..<40).map { _ in
       try #require(

@@ -1,3 +1,4 @@
+import TestKit
 import BorgFormat
 import Testing
 
@@ -46,7 +47,7 @@ struct ObjectVerifierTests {
 
   @Test(arguments: randomSeeds)
   func `random bytes have a finding, whatever they are`(seed: UInt64) {
-    var random = FixtureRandom(seed: seed)
+    var random = SeededGenerator(seed: seed)
     for count in 0..<100 {
       let bytes = random.bytes(count)
       #expect(!ObjectVerifier.findings(in: bytes).isEmpty)

@@ -1,3 +1,4 @@
+import TestKit
 import BorgFormat
 import Testing
 
@@ -37,7 +38,7 @@ struct TimestampTests {
 
   @Test(arguments: randomSeeds)
   func `random moments come back from their text`(seed: UInt64) {
-    var random = FixtureRandom(seed: seed)
+    var random = SeededGenerator(seed: seed)
     for _ in 0..<500 {
       let range: ClosedRange<Int64> = -62_135_596_800_000...253_402_300_799_999
       let timestamp = Timestamp(milliseconds: Int64.random(in: range, using: &random))
@@ -47,7 +48,7 @@ struct TimestampTests {
 
   @Test(arguments: randomSeeds)
   func `random bytes are no moment and no crash`(seed: UInt64) {
-    var random = FixtureRandom(seed: seed)
+    var random = SeededGenerator(seed: seed)
     for count in 0..<60 {
       #expect(Timestamp(iso8601: random.bytes(count)) == nil)
       // Digits and marks get further than any bytes.

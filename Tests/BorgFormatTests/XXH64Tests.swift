@@ -1,3 +1,4 @@
+import TestKit
 import BorgFormat
 import Testing
 
@@ -17,7 +18,7 @@ struct XXH64Tests {
 
   @Test(arguments: randomSeeds)
   func `pieces hash to the same as the whole`(seed: UInt64) {
-    var random = FixtureRandom(seed: seed)
+    var random = SeededGenerator(seed: seed)
     let bytes = random.bytes(Int.random(in: 0...300, using: &random))
     var hash = XXH64(seed: seed)
     for piece in bytes.pieces(seed: seed) { hash.update(piece) }

@@ -1,3 +1,4 @@
+import TestKit
 public import Disk
 public import SystemPackage
 

@@ -1,3 +1,4 @@
+import TestKit
 /// A file's bytes as programs see them, and as the disk has them.
 struct SimulatedFile: Sendable {
   /// Bytes that reach the disk together. Small, so that small objects can be torn.

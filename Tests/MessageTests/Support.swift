@@ -15,18 +15,6 @@ extension [UInt8] {
   init(_ hex: String) throws {
     self = try #require(Hex.decode(hex.filter { $0 != " " }))
   }
-
-  /// This array, once for each bit, with that bit changed.
-  var withEachBitFlipped: [[UInt8]] {
-    (0..<(count * 8)).map { bit in
-      var copy = self
-      copy[bit / 8] ^= 1 << (bit % 8)
-      return copy
-    }
-  }
-
-  /// All proper prefixes, the empty one first.
-  var prefixes: [[UInt8]] { indices.map { Array(prefix($0)) } }
 }
 
 // `#expect` and `#require` cannot look into calls that take a span, so the tests call these.

@@ -1,3 +1,4 @@
+import TestKit
 import BorgFormat
 import Disk
 import Glibc

@@ -1,1 +1,0 @@
-../MessageTests/SeededGenerator.swift
