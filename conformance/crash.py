@@ -265,7 +265,7 @@ FAULTS = {
     "every sync fails": ("fsync,fdatasync,syncfs,sync_file_range", "error=EIO:when=1+"),
     "renames fail after a while": ("rename,renameat,renameat2,link,linkat", "error=EIO:when=12+"),
     "unlink fails": ("unlink,unlinkat", "error=EIO:when=3+"),
-    "no more descriptors for a while": ("openat,openat2", "error=EMFILE:when=600..605"),
+    "no more descriptors for a while": ("openat,openat2", "error=EMFILE:when=40..45"),
 }
 
 
@@ -286,11 +286,10 @@ def system_calls_fail(options, report):
             faulty = bed.Pipes(b.place, "faulty", options.server, wrapper=tracing).rsh
             outcome = b.run("create", "second", "second", rsh=faulty, ok=False)
             injected = log.read_text().count("(INJECTED)")
-            if not injected:
-                report.ok(f"{b.name}: this server made no such call", calls)
-            else:
+            # A fault that hits nothing proves nothing.
+            if b.check("calls were made to fail", injected > 0, f"none of {calls} at {how}", f"{injected} calls"):
                 b.check("the client is told, or nothing was lost", outcome.code != 0 or name != "every sync fails", outcome,
-                        f"{injected} calls failed, exit code {outcome.code}")
+                        f"exit code {outcome.code}")
             listed = b.run("repo-list", "--format", "{archive}{NL}", rsh=b.original.rsh).output.split()
             b.run("create", "again", "first", "second")
             b.nothing_left("after the next session")

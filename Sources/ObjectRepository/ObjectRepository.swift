@@ -17,6 +17,9 @@ public final class ObjectRepository: Sendable {
   /// Whether cached chunk indexes may name objects that this session deletes.
   private let indexes = Monitor(CachedIndexes.present)
 
+  /// Why an object of this session could not be stored, the first time that happened.
+  private let unstored = Mutex<ServeError?>(nil)
+
   private enum CachedIndexes { case present, beingRemoved, gone }
 
   /// How a repository is to be opened.
@@ -193,6 +196,15 @@ public final class ObjectRepository: Sendable {
     try store.store(StoreName(id: id), content)
   }
 
+  /// Notes that a `put` was answered with an error.
+  ///
+  /// From then on this session stores no archive entry and no chunk index, which get the same error: stock
+  /// clients send puts ahead of their answers, and when one fails, 2.0.0b18 still writes an index that names
+  /// the object. The next backup would believe in it, and leave the object out.
+  public func noteUnstored(_ error: ServeError) {
+    unstored.withLock { $0 = $0 ?? error }
+  }
+
   /// Deletes a repository object; false if there was none.
   ///
   /// Before the first one, the cached chunk indexes go, durably: if this session ends early, the next
@@ -275,6 +287,8 @@ public final class ObjectRepository: Sendable {
     guard size <= limit else {
       throw .integrity("More than allowed in \(name.text) [\(size) > \(limit)]")
     }
+    let isIndex = name.text.hasPrefix("\(Namespace.cache.rawValue)/\(RepositoryLayout.chunkIndexPrefix)")
+    if name.namespace == .archives || isIndex, let error = unstored.withLock({ $0 }) { throw error }
     try store.store(name, content)
     if name.namespace == .cache { noteNewIndex() }
   }

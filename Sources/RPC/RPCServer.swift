@@ -186,9 +186,14 @@ final class RPCServer: RequestHandler {
 
   private func put(_ call: RPCCall) throws(ServeError) {
     let repository = try session.repository
-    guard let id = try call.id("id") else { throw .argumentValue("id must be 32 bytes long") }
-    let (content, size) = try call.content("data", limit: Limits.putData)
-    try repository.put(id, content, size: size)
+    do throws(ServeError) {
+      guard let id = try call.id("id") else { throw .argumentValue("id must be 32 bytes long") }
+      let (content, size) = try call.content("data", limit: Limits.putData)
+      try repository.put(id, content, size: size)
+    } catch {
+      repository.noteUnstored(error)
+      throw error
+    }
   }
 
   private func delete(_ call: RPCCall) throws(ServeError) {

@@ -20,6 +20,19 @@ import Testing
     }
   }
 
+  @Test func `after an object that could not be stored, no index and no archive of the session is`() throws {
+    let failure = ServeError.system(
+      SystemFailure(operation: "write", name: "x", code: ENOSPC, reason: "full"))
+    repository.noteUnstored(failure)
+    repository.noteUnstored(.notOpen)
+    for name in ["cache/chunks.0123456789abcdef", "archives/0123"] {
+      let name = try StoreName(parsing: name)
+      #expect(throws: failure) { try repository.storeStore(name, text("x"), size: 1) }
+      #expect(store.info(name) == nil)
+    }
+    try repository.storeStore(StoreName(parsing: "config/manifest"), text("x"), size: 1)
+  }
+
   @Test func `an object is got whole, or its header and metadata alone`() throws {
     let whole = object(meta: "the metadata", data: "the data")
     try repository.put(id(1), ObjectContent(whole), size: whole.count)
