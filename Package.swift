@@ -36,7 +36,7 @@ let package = Package(
     .target(
       name: "RPC", dependencies: ["BorgFormat", "Disk", "Storage", "ObjectRepository", "Session"],
       swiftSettings: settings),
-    .target(name: "ServeCommand", swiftSettings: settings),
+    .target(name: "ServeCommand", dependencies: ["BorgFormat"], swiftSettings: settings),
     .executableTarget(
       name: "borg-serve",
       dependencies: ["BorgFormat", "Disk", "ObjectRepository", "RPC", "ServeCommand", "Session"],
@@ -50,7 +50,8 @@ let package = Package(
       swiftSettings: settings),
     .testTarget(name: "BorgFormatTests", dependencies: ["BorgFormat", "TestKit"], swiftSettings: settings),
     .testTarget(
-      name: "ServeCommandTests", dependencies: ["ServeCommand", "TestKit"], swiftSettings: settings),
+      name: "ServeCommandTests", dependencies: ["BorgFormat", "ServeCommand", "TestKit"],
+      swiftSettings: settings),
     .testTarget(name: "MessageTests", dependencies: ["BorgFormat", "TestKit"], swiftSettings: settings),
     .testTarget(name: "DiskTests", dependencies: ["Disk", system], swiftSettings: settings),
     .testTarget(

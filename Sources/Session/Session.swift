@@ -13,6 +13,8 @@ public struct SessionConfiguration: Sendable {
   public var restrictToRepositories: [[UInt8]] = []
   /// `BORG_STORE_DATA_LEVELS`, as it stands in the environment.
   public var dataLevels: String?
+  /// What clients may do to a repository.
+  public var permissions = Permissions.all
   /// Why no repository may be opened at all, if so: a setting that cannot be honoured.
   public var refusal: ServeError?
 
@@ -43,11 +45,11 @@ public final class Session: Sendable {
     (self.reporter, self.cancellation) = (reporter, cancellation)
   }
 
-  /// The open repository. Throws `notOpen` if there is none.
-  public var repository: ObjectRepository {
+  /// The open repository, as far as the client may use it. Throws `notOpen` if there is none.
+  public var repository: GrantedRepository {
     get throws(ServeError) {
       guard let repository = current else { throw .notOpen }
-      return repository
+      return GrantedRepository(repository, mode: configuration.permissions)
     }
   }
 
@@ -66,11 +68,20 @@ public final class Session: Sendable {
     reporter.log(.debug, .serve, "Resolving repository path \(label.shortened)")
     let location = try admit(path, label)
     if let refusal = configuration.refusal { throw refusal }
+    if creates { try require(.store, "creating a repository") }
     try close()
     let repository =
       try creates ? create(at: location, label, mode) : openExisting(at: location, label, mode)
     state.withLock { $0.repository = repository }
     return repository.id
+  }
+
+  /// Throws unless the client may do this to a repository as a whole.
+  private func require(_ operation: Policy.Operation, _ what: String) throws(ServeError) {
+    let mode = configuration.permissions
+    guard Policy.decide(mode, operation, at: .root) == .granted else {
+      throw .permissionDenied("\(what) is not permitted in the mode \(mode.rawValue)")
+    }
   }
 
   /// Resolves a path and holds it against the restrictions.
@@ -165,6 +176,8 @@ public final class Session: Sendable {
 
   /// Removes the open repository.
   public func destroy() throws(ServeError) {
+    guard current != nil else { throw .notOpen }
+    try require(.delete, "destroying the repository")
     guard let repository = detach() else { throw .notOpen }
     let foreign = try repository.destroy()
     guard !foreign.isEmpty else { return }
@@ -182,8 +195,14 @@ public final class Session: Sendable {
   }
 
   /// Begins an object that is too large for memory.
+  ///
+  /// Throws `permissionDenied` where nothing may be stored at all, before the first byte is kept.
   public func upload() throws(ServeError) -> any Upload {
-    try repository.upload()
+    guard let repository = current else { throw .notOpen }
+    guard Policy.decide(configuration.permissions, .store, at: .namespace(.data)) == .granted else {
+      throw .permissionDenied("storing is not permitted in the mode \(configuration.permissions.rawValue)")
+    }
+    return try repository.upload()
   }
 
   /// The periodic work, called every second or so: publishing what has waited, keeping a silent client's

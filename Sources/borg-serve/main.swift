@@ -96,8 +96,13 @@ enum Process {
     configuration.session.restrictToRepositories = options.restrictToRepositories
     configuration.session.dataLevels = Host.environment("BORG_STORE_DATA_LEVELS")
       .map { String(decoding: $0, as: UTF8.self) }
-    configuration.session.refusal =
-      options.refusal(permissions: Host.environment("BORG_REPO_PERMISSIONS")).map { .unsupported($0) }
+    switch Permissions.effective(
+      option: options.permissions, environment: Host.environment("BORG_REPO_PERMISSIONS"))
+    {
+    case .success(let mode): configuration.session.permissions = mode
+    case .failure(let invalid): configuration.session.refusal = .unsupported(invalid.message)
+    }
+    if let refusal = options.refusal { configuration.session.refusal = .unsupported(refusal) }
     configuration.filter = LogFilter(level: level(options.logLevel), debugTopics: options.debugTopics)
     let showsSystem = Host.environment("BORG_SHOW_SYSINFO").map { $0 != Array("no".utf8) } ?? true
     configuration.sysinfo = showsSystem ? "\(Version.line)\n" : ""
