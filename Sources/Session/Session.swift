@@ -7,10 +7,8 @@ import SystemPackage
 
 /// What the server's owner grants, and how the store is laid out: the same for a whole process.
 public struct SessionConfiguration: Sendable {
-  /// Where a repository's path must lie, or below; empty means anywhere.
-  public var restrictToPaths: [[UInt8]] = []
-  /// What a repository's path must be one of; empty means anything. Both kinds have to admit a path.
-  public var restrictToRepositories: [[UInt8]] = []
+  /// Where repositories may be.
+  public var granted = GrantedRoots()
   /// `BORG_STORE_DATA_LEVELS`, as it stands in the environment.
   public var dataLevels: String?
   /// What clients may do to a repository.
@@ -85,27 +83,16 @@ public final class Session: Sendable {
   }
 
   /// Resolves a path and holds it against the restrictions.
-  private func admit(_ path: [UInt8], _ label: String) throws(ServeError) -> RepositoryPath {
+  private func admit(_ path: [UInt8], _ label: String) throws(ServeError) -> RepositoryLocation {
     guard path.count <= Limits.path else { throw .argumentValue("path is too long") }
-    let location: RepositoryPath
-    let paths: [RepositoryPath]
-    let repositories: [RepositoryPath]
-    do {
-      location = try RepositoryPath(resolving: path)
-      paths = try configuration.restrictToPaths.map { (path) throws(Errno) in try .init(resolving: path) }
-      repositories = try configuration.restrictToRepositories.map { (path) throws(Errno) in
-        try .init(resolving: path)
-      }
-    } catch {
-      throw .system(SystemFailure("resolve", label, error))
+    let admitted = try ServeError.doing("resolve", label) { () throws(Errno) in
+      try configuration.granted.admit(path)
     }
-    guard paths.isEmpty || paths.contains(where: location.isWithin),
-      repositories.isEmpty || repositories.contains(location)
-    else { throw .pathNotAllowed(label) }
-    return location
+    guard let admitted else { throw .pathNotAllowed(label) }
+    return admitted
   }
 
-  private func openExisting(at location: RepositoryPath, _ label: String, _ mode: ObjectRepository.Mode)
+  private func openExisting(at location: RepositoryLocation, _ label: String, _ mode: ObjectRepository.Mode)
     throws(ServeError) -> ObjectRepository
   {
     let root: Directory
@@ -114,6 +101,7 @@ public final class Session: Sendable {
     } catch {
       switch error {
       case .noSuchFileOrDirectory, .notDirectory: throw .repositoryMissing(label)
+      case .improperLink: throw .pathNotAllowed(label)
       case .permissionDenied: throw .pathPermissionDenied(label)
       default: throw .system(SystemFailure("open", label, error))
       }
@@ -122,7 +110,7 @@ public final class Session: Sendable {
       in: PosixStore(root: root, label: label, options: try storeOptions(), location: location), mode)
   }
 
-  private func create(at location: RepositoryPath, _ label: String, _ mode: ObjectRepository.Mode)
+  private func create(at location: RepositoryLocation, _ label: String, _ mode: ObjectRepository.Mode)
     throws(ServeError) -> ObjectRepository
   {
     let options = try storeOptions()

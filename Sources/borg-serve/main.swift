@@ -44,9 +44,12 @@ enum Process {
     enlargePipe(STDOUT_FILENO)
     do {
       let signals = try EndSignals()
+      let granted = GrantedRoots(paths: options.restrictToPaths, repositories: options.restrictToRepositories)
+      let confinement = try confine(to: granted)
       let connection = RPCConnection(
         input: try ByteInput(STDIN_FILENO), output: ByteOutput(STDOUT_FILENO),
-        configuration: configuration(options))
+        configuration: configuration(options, granted))
+      if let confinement { connection.log(.debug, .serve, confinement) }
       for warning in options.warnings { connection.log(.warning, .serve, warning) }
       if options.showVersion { connection.log(.info, .showVersion, Version.line) }
       return serve(connection, until: signals)
@@ -86,14 +89,26 @@ enum Process {
     }
   }
 
-  private static func configuration(_ options: ServeOptions) -> RPCConnection.Configuration {
+  /// Has the kernel confine a restricted process; says what came of it.
+  private static func confine(to granted: GrantedRoots) throws -> String? {
+    guard !granted.areUnrestricted else { return nil }
+    switch try Confinement.confine(to: granted) {
+    case .confined(let roots):
+      return "Confined by the kernel to \(roots.map(\.text).joined(separator: ", "))"
+    case .unavailable(let reason):
+      return "Not confined by the kernel, as \(reason); restrictions are checked for each path"
+    }
+  }
+
+  private static func configuration(_ options: ServeOptions, _ granted: GrantedRoots)
+    -> RPCConnection.Configuration
+  {
     // An empty value counts as none, as with the original.
     let hostID = Host.environment("BORG_HOST_ID").flatMap {
       $0.isEmpty ? nil : LockRecord.hostID(decoding: $0)
     }
     var configuration = RPCConnection.Configuration(owner: LockOwner(hostID: hostID))
-    configuration.session.restrictToPaths = options.restrictToPaths
-    configuration.session.restrictToRepositories = options.restrictToRepositories
+    configuration.session.granted = granted
     configuration.session.dataLevels = Host.environment("BORG_STORE_DATA_LEVELS")
       .map { String(decoding: $0, as: UTF8.self) }
     switch Permissions.effective(

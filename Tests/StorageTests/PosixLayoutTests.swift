@@ -9,7 +9,7 @@ import Testing
 /// How `PosixStore` lays a repository out, which other Borg programs read.
 @Suite struct PosixLayoutTests {
   private static func store(
-    on disk: SimulatedDisk, levels: Int = 2, location: RepositoryPath? = nil
+    on disk: SimulatedDisk, levels: Int = 2, location: RepositoryLocation? = nil
   ) -> PosixStore {
     var options = PosixStore.Options()
     options.dataLevels = levels
@@ -265,7 +265,7 @@ import Testing
     let outer = try TemporaryDirectory()
     let path = try RepositoryPath(resolving: outer.path.bytes + Array("/repository".utf8))
     #expect(try path.create())
-    let store = PosixStore(root: try path.open(), label: "test", location: path)
+    let store = PosixStore(root: try path.open(), label: "test", location: RepositoryLocation(path: path))
     for name in StoreContract.anyNames { try store.store(name, text("x")) }
     #expect(try store.destroy() == [])
     #expect(try outer.open().entries() == [])
