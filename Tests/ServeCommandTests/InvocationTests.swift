@@ -155,6 +155,16 @@ import Testing
     }
   }
 
+  @Test func `weakness 24: what the account's environment or files say never widens the command line`() {
+    let grants = ["BORG_SERVE__PERMISSIONS": "all", "BORG_SERVE__USE_SOCKET": "true", "BORG_CONFIG": "/x"]
+    let words = ["serve", "--permissions=read-only", "--restrict-to-path", "/srv/a"]
+    #expect(parse(words, environment: grants) == parse(words))
+    for variable in ["BORG_SERVE__RESTRICT_TO_PATHS", "BORG_SERVE__RESTRICT_TO_REPOSITORIES"] {
+      #expect(parse(words, environment: [variable: #"["/"]"#]).error?.contains(variable) == true)
+    }
+    #expect(parse(["--config", "/home/borg/default.yaml"] + words).error?.contains("not read") == true)
+  }
+
   @Test func `permissions of b21's environment count, its lists stop the start`() {
     let readOnly = ["BORG_SERVE__PERMISSIONS": "read-only"]
     #expect(parse(["serve"], environment: readOnly).options?.permissions == .readOnly)

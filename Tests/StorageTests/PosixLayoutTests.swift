@@ -233,6 +233,24 @@ import Testing
     try store.close()
   }
 
+  @Test func `weakness 10: a late page of a listing costs no more than an early one`() throws {
+    let disk = SimulatedDisk()
+    let store = Self.store(on: disk)
+    for number in 0..<800 { try store.store(data(number), text("")) }
+    try store.barrier(durable: false)
+    let all = try #require(try store.objects(after: nil, limit: 1000, foreign: { _ in })).map(\.id)
+    #expect(all.count == 800)
+    func cost(after position: Int) throws -> Int {
+      let before = disk.calls.count
+      let page = try #require(try store.objects(after: all[position], limit: 10, foreign: { _ in }))
+      #expect(page.map(\.id) == Array(all[position + 1...position + 10]))
+      return disk.calls.count - before
+    }
+    let costs = try [10, 400, 780].map(cost)
+    let least = try #require(costs.min())
+    #expect(costs.allSatisfy { $0 < least + 20 }, "\(costs)")
+  }
+
   @Test func `hidden names are in no listing`() throws {
     let disk = SimulatedDisk()
     for path in ["archives/tmpabcdefgh.tmp", "archives/x.hid", "archives/dir.tmp/x", "quota.hid"] {
