@@ -25,6 +25,7 @@ REFUSED = [
     (("delete", "one"), False),
     (("compact",), False),
     (("prune", "--keep-last", "1"), False),
+    (("tag", "--set", "x", "one"), False),
     (("check", "--repair"), True),
     (("key", "change-passphrase"), True),
     (("repo-delete",), True),
@@ -128,6 +129,10 @@ def modes_with_client(version, options, report):
                 entry.unlink()
             for arguments, without_reading in REFUSED:
                 b.refused(*arguments, reason=reads or without_reading)
+            # Storing an object again is no error: with reading, the command believes to have done it.
+            before = b.files()
+            outcome = b.run(b.limited, "repo-compress", "-C", "zstd,9")
+            b.check("repo-compress changes nothing on disk", b.files() == before, outcome)
             outcome = b.run(b.original, "check", "--verify-data", "-v")
             b.check("the original's check --verify-data finds no fault", outcome.code == 0 and "0 errors" in outcome.output, outcome)
             b.extracted(b.original, "one", b.first)

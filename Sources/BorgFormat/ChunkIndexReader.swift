@@ -71,6 +71,10 @@ public struct ChunkIndexHeader: Hashable, Sendable {
 public struct ChunkIndexReader: Sendable {
   /// The header, once all of it is there.
   public private(set) var header: ChunkIndexHeader?
+  /// Whether the bytes so far are those that Borg writes for these ids: the same metadata, a table of a size
+  /// that so many ids come to, nothing in flags and sizes, nothing behind the last entry. Clients end, or
+  /// take memory without bound, on indexes that are not.
+  public private(set) var isCanonical = true
   /// Bytes of the header, or of an entry, that is not whole yet.
   private var held: [UInt8] = []
   private var entriesRead = 0
@@ -100,6 +104,8 @@ public struct ChunkIndexReader: Sendable {
       let isWhole = held.isEmpty && bytes.count - offset >= entrySize
       if isWhole {
         if let id = ObjectID(bytes.extracting(offset..<(offset + ObjectID.size))) { body(id) }
+        isCanonical =
+          isCanonical && bytes.bigEndianUInt64(at: offset + ObjectID.size) == ChunkIndexLayout.entryValue
         entriesRead += 1
         offset += entrySize
       } else if offset < bytes.count {
@@ -107,12 +113,15 @@ public struct ChunkIndexReader: Sendable {
         offset += 1
         guard held.count == entrySize else { continue }
         if let id = ObjectID(held.span.extracting(first: ObjectID.size)) { body(id) }
+        isCanonical =
+          isCanonical && held.span.bigEndianUInt64(at: ObjectID.size) == ChunkIndexLayout.entryValue
         entriesRead += 1
         held.removeAll(keepingCapacity: true)
       } else {
         return
       }
     }
+    if offset < bytes.count { isCanonical = false }
   }
 
   /// Throws `truncated` unless all entries are there.
@@ -139,7 +148,11 @@ public struct ChunkIndexReader: Sendable {
   /// Looks at the held bytes when the prefix is whole, and again when the metadata is.
   private mutating func readHeader() throws(ChunkIndexError) {
     do {
-      header = try ChunkIndexHeader(parsing: held.span)
+      let header = try ChunkIndexHeader(parsing: held.span)
+      isCanonical =
+        header.capacity <= max(ChunkIndexLayout.initialCapacity, 8 * header.count)
+        && held == ChunkIndexLayout.header(capacity: header.capacity, used: header.count)
+      self.header = header
       held.removeAll(keepingCapacity: true)
     } catch .truncated {
       return

@@ -11,4 +11,9 @@ public enum Permissions: String, CaseIterable, Sendable {
   /// Add; read no archives, delete and overwrite nothing.
   case writeOnly = "write-only"
   case readOnly = "read-only"
+
+  /// The error with which the mode refuses something, such as "deleting archives/…".
+  public func denial(of what: String) -> ServeError {
+    .permissionDenied("\(what) is not permitted in the mode \(rawValue)")
+  }
 }

@@ -1,16 +1,22 @@
 import CSyscalls
 import Glibc
-public import SystemPackage
+import SystemPackage
 
 /// The kernel's own wall around a process that serves restricted paths (Landlock): should the server's check
 /// have a hole, nothing behind it opens.
 public enum Confinement {
   /// What came of confining this process.
   public enum Outcome: Equatable, Sendable {
-    /// Only what is below these directories can be written, or read beside the name service's files.
-    case confined(to: [RepositoryPath])
-    /// The kernel does not know how, or too little of it; the server's own check is all there is.
+    /// Only what is below `directories` can be written, or read beside the name service's files. `substitutes`
+    /// of them stand for a root that does not exist yet.
+    case confined(to: [RepositoryPath], substitutes: Int)
+    /// The kernel does not know how, or there is nothing to confine it to: the server's own check is all there is.
     case unavailable(String)
+  }
+
+  /// Why a kernel that could confine this process did not.
+  public struct Failure: Error, Equatable, CustomStringConvertible {
+    public let description: String
   }
 
   /// Whether the kernel can confine a process that has to rename files between directories: Landlock of
@@ -22,46 +28,73 @@ public enum Confinement {
   /// To be called before any thread starts and before anything is read from a peer. Existing roots get what
   /// serving needs; for one that does not exist the nearest directory above it gets it. `removable` are
   /// directories in which files may be removed in addition (a socket's).
-  ///
-  /// Throws when the kernel knows Landlock and refuses all the same.
-  public static func confine(to granted: GrantedRoots, removable: [RepositoryPath] = []) throws(Errno)
+  public static func confine(to granted: GrantedRoots, removable: [RepositoryPath] = []) throws(Failure)
     -> Outcome
   {
-    let version = borg_landlock_version()
-    guard version >= 2 else {
-      return .unavailable(version < 1 ? "the kernel has no Landlock" : "the kernel's Landlock is too old")
+    guard isAvailable else {
+      return .unavailable("the kernel has no Landlock of version 2")
     }
-    let ruleset = try retrying { borg_landlock_ruleset(version) }
+    let version = borg_landlock_version()
+    let roots: [RepositoryPath]
+    do { roots = try granted.roots } catch {
+      throw Failure(description: "cannot resolve the granted paths: \(error)")
+    }
+    let existing = try roots.map(existing)
+    guard !existing.contains(.root) else {
+      return .unavailable("the root directory is all that there is of a granted path")
+    }
+    let ruleset = try doing("make a ruleset") { () throws(Errno) in
+      try retrying { borg_landlock_ruleset(version) }
+    }
     defer { _ = close(ruleset) }
-    let roots = try granted.resolved.map(existing)
-    for root in roots { try allow(borg_landlock_write, root, in: ruleset, version) }
+    for root in existing { try allow(borg_landlock_write, root, in: ruleset, version) }
     for directory in removable { try allow(borg_landlock_remove, directory, in: ruleset, version) }
     for name in nameServiceFiles {
-      // Where it is a link, what it leads to now is meant. What is not there needs no rule.
+      // Where it is a link, what it leads to now is meant. What cannot be reached could not be read either.
       guard let path = try? RepositoryPath(resolving: Array(name.utf8)) else { continue }
-      do { try allow(borg_landlock_read, path, in: ruleset, version) } catch .noSuchFileOrDirectory {}
+      try? allow(borg_landlock_read, path, in: ruleset, version)
     }
-    _ = try retrying { borg_landlock_restrict(ruleset) }
-    return .confined(to: roots)
+    _ = try doing("confine the process") { () throws(Errno) in
+      try retrying { borg_landlock_restrict(ruleset) }
+    }
+    return .confined(to: existing, substitutes: zip(roots, existing).count { $0 != $1 })
   }
 
   private static func allow(
     _ access: borg_landlock_access, _ path: RepositoryPath, in ruleset: Int32, _ version: Int32
-  ) throws(Errno) {
-    let descriptor = try SystemCalls().openHandle(path: path.bytes)
-    defer { _ = close(descriptor) }
-    _ = try retrying { borg_landlock_allow(ruleset, version, descriptor, access) }
+  ) throws(Failure) {
+    try doing("confine the process to \(path.text)") { () throws(Errno) in
+      let descriptor = try SystemCalls().openHandle(path: path.bytes)
+      defer { _ = close(descriptor) }
+      _ = try retrying { borg_landlock_allow(ruleset, version, descriptor, access) }
+    }
   }
 
-  /// The directory itself, or the nearest one above it that is there.
-  private static func existing(_ path: RepositoryPath) -> RepositoryPath {
+  /// The directory itself, or the nearest one above it if it does not exist.
+  private static func existing(_ path: RepositoryPath) throws(Failure) -> RepositoryPath {
     var path = path
-    while (try? SystemCalls().openHandle(path: path.bytes)).map({ _ = close($0) }) == nil,
-      let parent = path.parent
-    {
-      path = parent
+    while true {
+      do {
+        // As a directory, by a slash: what is mounted when it is first used has to be mounted now.
+        _ = close(try SystemCalls().openHandle(path: path.bytes + [UInt8(ascii: "/")]))
+        return path
+      } catch {
+        guard error == .noSuchFileOrDirectory || error == .notDirectory, let parent = path.parent else {
+          throw Failure(description: "cannot open \(path.text): \(error)")
+        }
+        path = parent
+      }
     }
-    return path
+  }
+
+  private static func doing<Result>(_ what: String, _ body: () throws(Errno) -> Result) throws(Failure)
+    -> Result
+  {
+    do {
+      return try body()
+    } catch {
+      throw Failure(description: "cannot \(what) by Landlock: \(error)")
+    }
   }
 
   /// What the C library reads to find this host's full name, which goes into lock objects.

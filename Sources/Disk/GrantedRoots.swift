@@ -22,12 +22,8 @@ public struct GrantedRoots: Sendable {
   /// elsewhere.
   public func admit(_ path: [UInt8]) throws(Errno) -> RepositoryLocation? {
     if areUnrestricted { return RepositoryLocation(path: try RepositoryPath(resolving: path)) }
-    let resolved: RepositoryPath
-    do {
-      resolved = try RepositoryPath(resolving: path)
-    } catch .tooManySymbolicLinkLevels {
-      return nil
-    }
+    // Why a path cannot be resolved would tell of places that are not granted.
+    guard let resolved = try? RepositoryPath(resolving: path) else { return nil }
     let (paths, repositories) = (try Self.resolve(paths), try Self.resolve(repositories))
     guard let root = Self.root(of: resolved, paths, repositories),
       repositories.isEmpty || repositories.contains(resolved)
@@ -47,14 +43,18 @@ public struct GrantedRoots: Sendable {
   private static func root(
     of path: RepositoryPath, _ paths: [RepositoryPath], _ repositories: [RepositoryPath]
   ) -> RepositoryPath? {
-    let (path, repository) = (paths.first(where: path.isWithin), repositories.first(where: path.isWithin))
-    guard paths.isEmpty || path != nil, repositories.isEmpty || repository != nil else { return nil }
-    return repository ?? path
+    let (around, repository) = (paths.first(where: path.isWithin), repositories.first(where: path.isWithin))
+    guard paths.isEmpty || around != nil, repositories.isEmpty || repository != nil else { return nil }
+    return repository ?? around
   }
 
-  /// The roots, resolved as they are now.
-  var resolved: [RepositoryPath] {
-    get throws(Errno) { try Self.resolve(paths + repositories) }
+  /// The roots, resolved as they are now: where both kinds are given, the repositories that lie within a path.
+  var roots: [RepositoryPath] {
+    get throws(Errno) {
+      let (paths, repositories) = (try Self.resolve(paths), try Self.resolve(repositories))
+      if repositories.isEmpty { return paths }
+      return repositories.filter { paths.isEmpty || paths.contains(where: $0.isWithin) }
+    }
   }
 
   private static func resolve(_ paths: [[UInt8]]) throws(Errno) -> [RepositoryPath] {

@@ -72,7 +72,8 @@ public struct RepositoryLocation: Sendable {
   }
 }
 
-/// A directory that was reached without following a link, for names that are bytes.
+/// A directory that was reached without following a link, for names that are bytes. A mere handle: nobody needs
+/// to read what lies above a repository.
 ///
 /// A class because it owns its descriptor.
 private final class AnchorDirectory: Sendable {
@@ -89,7 +90,7 @@ private final class AnchorDirectory: Sendable {
 
   func open(_ components: [[UInt8]]) throws(Errno) -> AnchorDirectory {
     AnchorDirectory(
-      try Self.calls.open(components.relativePath, beneath: descriptor, .directory, links: .refused))
+      try Self.calls.open(components.relativePath, beneath: descriptor, .directoryHandle, links: .refused))
   }
 
   /// A directory of its own, over other calls.
@@ -106,13 +107,21 @@ private final class AnchorDirectory: Sendable {
     } catch .fileExists {
       return false
     }
-    try Self.calls.sync(descriptor)
+    try sync()
     return true
   }
 
   func remove(_ component: [UInt8]) throws(Errno) {
     try Self.calls.removeDirectory(component, in: descriptor)
-    try? Self.calls.sync(descriptor)
+    try? sync()
+  }
+
+  /// Makes the entries durable, by a descriptor for reading: a handle cannot.
+  private func sync() throws(Errno) {
+    let readable = try Self.calls.open(
+      [[UInt8]]().relativePath, beneath: descriptor, .directory, links: .refused)
+    defer { Self.calls.close(readable) }
+    try Self.calls.sync(readable)
   }
 }
 

@@ -34,6 +34,7 @@ public struct SystemCalls: DiskCalls {
     static let directory = Self(.directory)
     /// A handle for nothing but names and status.
     static let handle = Self(flags: borg_o_path)
+    static let directoryHandle = Self(flags: borg_o_path | O_DIRECTORY)
   }
 
   /// What becomes of symbolic links on the way, the last component among it.
@@ -112,18 +113,23 @@ public struct SystemCalls: DiskCalls {
     return descriptor >= 0 || ![ENOSYS, EPERM, EINVAL].contains(errno)
   }()
 
-  /// Opens the directory at an absolute path in which no link stands any more; `EXDEV` if one does.
+  /// A handle for the directory at an absolute path in which no link stands any more; `EXDEV` if one does. The
+  /// directory need not be readable.
   func openDirectory(_ path: RepositoryPath) throws(Errno) -> RawDescriptor {
     // A handle: a confined process may not read the root directory.
     let root = try openHandle(path: [UInt8(ascii: "/")])
     defer { close(root) }
-    return try open(path.path(below: .root), beneath: root, .directory, links: .refused)
+    return try open(path.path(below: .root), beneath: root, .directoryHandle, links: .refused)
   }
 
-  /// The absolute path of an open directory, as `/proc` has it. `ENOENT` where there is no `/proc`.
+  /// The absolute path of an open directory, as `/proc` has it; `EACCES` where there is no `/proc`.
   func path(of descriptor: RawDescriptor) throws(Errno) -> [UInt8] {
     var buffer = [CChar](repeating: 0, count: 8192)
-    let count = try retrying { unsafe readlink("/proc/self/fd/\(descriptor)", &buffer, buffer.count) }
+    // Not `ENOENT`, which would say that what is looked for is not there.
+    guard let count = try? retrying({ unsafe readlink("/proc/self/fd/\(descriptor)", &buffer, buffer.count) })
+    else {
+      throw .permissionDenied
+    }
     guard count < buffer.count else { throw .fileNameTooLong }
     return buffer.prefix(count).map { UInt8(bitPattern: $0) }
   }

@@ -253,9 +253,14 @@ public final class ObjectRepository: Sendable {
 
   func indexNames() throws(ServeError) -> [StoreName] {
     let cache = Namespace.cache.rawValue
-    return (try store.list(cache, deleted: false) ?? [])
-      .filter { $0.name.hasPrefix(RepositoryLayout.chunkIndexPrefix) }
-      .compactMap { try? StoreName(parsing: "\(cache)/\($0.name)") }
+    var names: [StoreName] = []
+    // One that was marked as deleted can come back.
+    for deleted in [false, true] {
+      names += (try store.list(cache, deleted: deleted) ?? [])
+        .filter { $0.name.hasPrefix(RepositoryLayout.chunkIndexPrefix) }
+        .compactMap { try? StoreName(parsing: "\(cache)/\($0.name)", isDeleted: deleted) }
+    }
+    return names
   }
 
   /// At most `limit` objects with ids above `marker`, which need not exist, in ascending order.
@@ -351,6 +356,17 @@ public final class ObjectRepository: Sendable {
     return try ObjectVerifier.findings(in: object, &buffer).isEmpty
   }
 
-  /// The time by which locks are judged.
-  public var now: Timestamp { Timestamp(milliseconds: owner.now()) }
+  /// Whether this session has the repository to itself, shares it, or takes part without a lock.
+  public var isLocked: (shared: Bool, exclusive: Bool) {
+    lock.withLock { lock in (lock != nil, lock?.isExclusive ?? false) }
+  }
+
+  /// Whether the session is ending: long work is to stop.
+  public var isCancelled: Bool { cancellation.isCancelled }
+
+  /// Removes the cached chunk indexes, durably: the next client makes a new one from what is there.
+  public func removeIndexes() throws(ServeError) {
+    noteNewIndex()
+    try forgetIndexes()
+  }
 }

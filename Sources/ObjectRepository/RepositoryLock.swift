@@ -10,7 +10,7 @@ import Storage
 final class RepositoryLock: Sendable {
   private let store: any ObjectStore
   private let owner: LockOwner
-  private let isExclusive: Bool
+  let isExclusive: Bool
   private let state: Monitor<State>
 
   private struct State {

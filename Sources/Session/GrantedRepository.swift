@@ -2,11 +2,12 @@ public import BorgFormat
 public import ObjectRepository
 public import Storage
 
-/// The open repository as far as the session's client may use it: every request passes here once, before the
-/// engine, whose own reads and writes (locks, checkpoints, indexes) are not the client's.
+/// The open repository as far as the session's client may use it: every request for it passes here once, before
+/// the engine, whose own reads and writes (locks, checkpoints, indexes) are not the client's. What concerns the
+/// repository as a whole is decided in `Session`.
 ///
-/// In the mode `all` it hands everything through. In the others `Policy` decides, and `WriteRules` look at
-/// what is to be stored. Blocking, as the engine is.
+/// In the mode `all` it hands everything through. In the others `Policy` decides, `WriteRules` look at what is to
+/// be stored, and what others rely on needs the lock that stock clients have then. Blocking, as the engine is.
 public struct GrantedRepository: Sendable {
   private let repository: ObjectRepository
   private let mode: Permissions
@@ -34,11 +35,13 @@ public struct GrantedRepository: Sendable {
     guard mode != .all else { return try repository.check(request) }
     let isReadable = Policy.decide(mode, .read, at: .namespace(.data)) == .granted
     guard isReadable, Policy.decide(mode, .delete, at: .namespace(.cache)) == .granted else {
-      throw denied("checking the repository")
+      throw mode.denial(of: "checking the repository")
     }
     if request.repairs, Policy.decide(mode, .delete, at: .namespace(.data)) != .granted {
-      throw denied("repairing the repository")
+      throw mode.denial(of: "repairing the repository")
     }
+    // It ends with an index of what it has seen; nobody may delete meanwhile.
+    guard repository.isLocked.exclusive else { throw mode.denial(of: "checking without an exclusive lock") }
     return try repository.check(request)
   }
 
@@ -51,10 +54,10 @@ public struct GrantedRepository: Sendable {
     guard mode != .all else { return try repository.get(id, readsData: readsData) }
     switch Policy.decide(mode, .read, at: .namespace(.data)) {
     case .granted: return try repository.get(id, readsData: readsData)
-    case .answersMissing, .keepsWhole:
+    case .answersMissing:
       try repository.refreshLock()
       return nil
-    case .denied: throw denied("reading \(StoreName(id: id).text)")
+    case .denied, .keepsWhole: throw mode.denial(of: "reading \(StoreName(id: id).text)")
     }
   }
 
@@ -106,23 +109,20 @@ public struct GrantedRepository: Sendable {
     try require(.delete, name)
     if mode != .all, name.namespace == .locks {
       guard try repository.deleteStaleLock(name) else {
-        throw denied("deleting \(name.text), a lock in use,")
+        throw mode.denial(of: "deleting \(name.text), a lock in use,")
       }
     } else {
       try repository.storeDelete(name)
     }
   }
 
-  /// Outside of `all` a move only marks an object as deleted, or takes that back: under another name its
-  /// content would have to be looked at again.
+  /// Outside of `all` nothing is moved, nor marked as deleted, nor brought back: an index that names what has been
+  /// deleted meanwhile would come back unseen.
   public func storeMove(_ name: StoreName, to newName: StoreName) throws(ServeError) {
-    guard mode != .all else { return try repository.storeMove(name, to: newName) }
-    try require(.delete, name)
-    let exists = try repository.exists(newName)
-    let isAdmitted =
-      name.living == newName.living && name.namespace != .locks
-      && Policy.decide(mode, .store, at: .namespace(newName.namespace), exists: exists) == .granted
-    guard isAdmitted else { throw denied("moving \(name.text) to \(newName.text)") }
+    guard mode == .all else {
+      let verb = newName.isDeleted ? "deleting" : name.isDeleted ? "undeleting" : "moving"
+      throw mode.denial(of: "\(verb) \(name.text)")
+    }
     try repository.storeMove(name, to: newName)
   }
 
@@ -133,7 +133,7 @@ public struct GrantedRepository: Sendable {
     guard mode != .all else { return try repository.breakLock() }
     let left = try repository.breakStaleLocks()
     guard left == 0 else {
-      throw denied("breaking \(left == 1 ? "a lock" : "\(left) locks") in use")
+      throw mode.denial(of: "breaking \(left == 1 ? "a lock" : "\(left) locks") in use")
     }
   }
 
@@ -154,13 +154,16 @@ public struct GrantedRepository: Sendable {
         case .store: "storing"
         case .delete: "deleting"
         }
-      throw denied("\(verb) \(name())")
+      throw mode.denial(of: "\(verb) \(name())")
     }
   }
 
   /// Whether to store the object, in a mode other than `all`: false if the one that is there stays, and
   /// counts as stored. Throws if the client may not, or if what it sent is not what belongs there.
   private func admits(_ name: StoreName, _ content: ObjectContent, _ size: Int) throws(ServeError) -> Bool {
+    if [.archives, .cache, .data].contains(name.namespace), !repository.isLocked.shared {
+      throw mode.denial(of: "storing \(name.text) without a lock")
+    }
     let exists = try repository.exists(name)
     let decision = Policy.decide(mode, .store, at: .namespace(name.namespace), exists: exists)
     switch decision {
@@ -170,15 +173,11 @@ public struct GrantedRepository: Sendable {
       content.abandon()
       return false
     case .answersMissing, .denied:
-      throw denied("\(exists ? "overwriting" : "storing") \(name.text)")
+      throw mode.denial(of: "\(exists ? "overwriting" : "storing") \(name.text)")
     }
     guard try WriteRules(repository: repository).admits(name, content, size: size, exists: exists) else {
-      throw denied("storing \(name.text)")
+      throw mode.denial(of: "storing \(name.text)")
     }
     return true
-  }
-
-  private func denied(_ what: String) -> ServeError {
-    .permissionDenied("\(what) is not permitted in the mode \(mode.rawValue)")
   }
 }

@@ -78,7 +78,7 @@ public final class Session: Sendable {
   private func require(_ operation: Policy.Operation, _ what: String) throws(ServeError) {
     let mode = configuration.permissions
     guard Policy.decide(mode, operation, at: .root) == .granted else {
-      throw .permissionDenied("\(what) is not permitted in the mode \(mode.rawValue)")
+      throw mode.denial(of: what)
     }
   }
 
@@ -114,8 +114,13 @@ public final class Session: Sendable {
     throws(ServeError) -> ObjectRepository
   {
     let options = try storeOptions()
-    let (isNew, root) = try ServeError.doing("create", label) { () throws(Errno) in
-      (try location.create(), try location.open())
+    let (isNew, root): (Bool, Directory)
+    do {
+      (isNew, root) = (try location.create(), try location.open())
+    } catch .improperLink {
+      throw .pathNotAllowed(label)
+    } catch {
+      throw .system(SystemFailure("create", label, error))
     }
     let isClaimed = try ServeError.doing("create", label) { () throws(Errno) in
       guard try root.entries().isEmpty else { return false }
@@ -188,7 +193,7 @@ public final class Session: Sendable {
   public func upload() throws(ServeError) -> any Upload {
     guard let repository = current else { throw .notOpen }
     guard Policy.decide(configuration.permissions, .store, at: .namespace(.data)) == .granted else {
-      throw .permissionDenied("storing is not permitted in the mode \(configuration.permissions.rawValue)")
+      throw configuration.permissions.denial(of: "storing")
     }
     return try repository.upload()
   }

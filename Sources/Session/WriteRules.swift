@@ -10,9 +10,6 @@ import Storage
 struct WriteRules {
   let repository: ObjectRepository
 
-  /// Clocks of hosts that share a repository may differ by this much.
-  private static let clockDifference = 60
-
   /// Whether the object may be stored. Throws `integrity` for a name that it may have and content that is
   /// none; the upload is then still the caller's.
   func admits(_ name: StoreName, _ content: ObjectContent, size: Int, exists: Bool) throws(ServeError) -> Bool
@@ -20,11 +17,11 @@ struct WriteRules {
     guard !name.isDeleted else { return false }
     switch (name.namespace, name.key) {
     case (.data, .id): try verifyObject(name, content)
-    case (.archives, .text(let key)): return try admitsArchive(key, size)
+    case (.archives, .text(let key)): return try admitsArchive(name, key, size)
     case (.cache, .text(let key)): return try admitsIndex(key, content)
     case (.config, .text(let key)): return try admitsSetting(name, key, content, exists)
-    case (.locks, .text(let key)): return try admitsLock(key, content, size)
-    case (.keys, _), (_, .id), (.data, .text): return false
+    // Locks are the server's to write: clients of this protocol never do.
+    case (.locks, _), (.keys, _), (_, .id), (.data, .text): return false
     }
     return true
   }
@@ -37,17 +34,23 @@ struct WriteRules {
     throw .integrity("\(name.text) is not stored, because it is corrupted: \(finding.text)")
   }
 
-  /// The entry of an archive is empty, and its name is the id of an object that is there.
-  private func admitsArchive(_ key: String, _ size: Int) throws(ServeError) -> Bool {
-    guard let id = ObjectID(hex: key), size == 0 else { return false }
+  /// The entry of an archive is empty, and its name is the id of an object that is there. One that somebody
+  /// has deleted does not come back.
+  private func admitsArchive(_ name: StoreName, _ key: String, _ size: Int) throws(ServeError) -> Bool {
+    guard let id = ObjectID(hex: key), size == 0, try !repository.exists(name.softDeleted()) else {
+      return false
+    }
     guard try repository.exists(StoreName(id: id)) else {
       throw .integrity("archive \(key) is not stored, because its object is missing")
     }
     return true
   }
 
-  /// A chunk index is what its name says, and names nothing that is missing: clients leave out of a backup
-  /// what an index names.
+  /// A chunk index is what its name says, as Borg writes it, and names nothing that is missing: clients leave
+  /// out of a backup what an index names.
+  ///
+  /// If it does, the client may well have it from the cached ones, which are removed then: its next try works
+  /// with a new index.
   private func admitsIndex(_ key: String, _ content: ObjectContent) throws(ServeError) -> Bool {
     guard key.hasPrefix(RepositoryLayout.chunkIndexPrefix) else { return false }
     var reader = ChunkIndexReader()
@@ -59,15 +62,19 @@ struct WriteRules {
       } catch {
         throw .integrity("cache/\(key) is not stored, because it is no chunk index")
       }
+      if repository.isCancelled { throw .cancelled }
       for id in ids where missing == nil {
         if try !repository.exists(StoreName(id: id)) { missing = id }
       }
     }
-    if let missing {
-      throw .integrity("cache/\(key) is not stored, because object \(missing.hex) in it is missing")
-    }
-    guard (try? reader.finish()) != nil, reader.objectName == key else {
+    guard (try? reader.finish()) != nil, reader.isCanonical, reader.objectName == key else {
       throw .integrity("cache/\(key) is not stored, because it is not what its name says")
+    }
+    if let missing {
+      try repository.removeIndexes()
+      throw .integrity(
+        "cache/\(key) is not stored, because object \(missing.hex) in it is missing; the cached chunk indexes "
+          + "were removed, so that another try gets a new one")
     }
     return true
   }
@@ -83,24 +90,11 @@ struct WriteRules {
     case RepositoryLayout.idName, RepositoryLayout.versionName, RepositoryLayout.readmeName:
       return false
     default:
-      // Fillers that repo-space makes: "space-reserve." and a number.
-      guard key.hasPrefix(RepositoryLayout.spaceReservePrefix) else { return false }
+      // Fillers that repo-space makes: "space-reserve." and a number. They stay as large as they are.
+      guard !exists, key.hasPrefix(RepositoryLayout.spaceReservePrefix) else { return false }
       let number = key.utf8.dropFirst(RepositoryLayout.spaceReservePrefix.utf8.count)
       return (1...9).contains(number.count)
         && number.allSatisfy { (UInt8(ascii: "0")...UInt8(ascii: "9")).contains($0) }
     }
-  }
-
-  /// A lock is a record under its own hash, and not from the future, where it would never go stale.
-  private func admitsLock(_ key: String, _ content: ObjectContent, _ size: Int) throws(ServeError) -> Bool {
-    guard size <= Limits.lockRecord else { return false }
-    var bytes: [UInt8] = []
-    try content.read { piece in
-      for index in piece.indices { bytes.append(piece[index]) }
-    }
-    guard let record = try? LockRecord(parsing: bytes.span), XXH64.hex(XXH64.hash(bytes)) == key else {
-      return false
-    }
-    return !record.time.isLater(than: repository.now, byMoreThan: Self.clockDifference)
   }
 }

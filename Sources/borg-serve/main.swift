@@ -93,8 +93,11 @@ enum Process {
   private static func confine(to granted: GrantedRoots) throws -> String? {
     guard !granted.areUnrestricted else { return nil }
     switch try Confinement.confine(to: granted) {
-    case .confined(let roots):
-      return "Confined by the kernel to \(roots.map(\.text).joined(separator: ", "))"
+    case .confined(let roots, let substitutes):
+      // Which ones is not the client's to know.
+      let directories = roots.count == 1 ? "one directory" : "\(roots.count) directories"
+      let missing = substitutes == 0 ? "" : ", \(substitutes) of them above a path that does not exist yet"
+      return "Confined by the kernel to \(directories)\(missing)"
     case .unavailable(let reason):
       return "Not confined by the kernel, as \(reason); restrictions are checked for each path"
     }

@@ -252,16 +252,90 @@ struct PermissionTests {
     let client = try client(place, mode)
     let (good, bytes) = Self.index([1])
     let (bad, poison) = Self.index([1, 66])
-    #expect(try store(client, bad, poison).errorClass == "IntegrityError")
     #expect(try store(client, "cache/chunks.0123456789abcdef", bytes).errorClass == "IntegrityError")
     #expect(try store(client, good, Array(bytes.dropLast())).errorClass == "IntegrityError")
     #expect(try store(client, good, []).errorClass == "IntegrityError")
     #expect(try store(client, good, [UInt8](repeating: 7, count: 1 << 20)).errorClass == "IntegrityError")
     #expect(try files(place) == before)
+    #expect(try store(client, bad, poison).errorClass == "IntegrityError")
     #expect(try store(client, good, bytes) == .success(nil))
-    // Nor does a good one become a bad one by another name.
-    let move: KeyValuePairs<String, Value> = ["name": .text(good), "new_name": .text(bad)]
-    #expect(try client.call("store_move", move).errorClass == "PermissionDenied")
+    // Nor does a good one become a bad one by another name, or by waiting until it is one.
+    for move: KeyValuePairs<String, Value> in [
+      ["name": .text(good), "new_name": .text(bad)], ["name": .text(good), "delete": true],
+      ["name": .text(good), "undelete": true],
+    ] { #expect(try client.call("store_move", move).errorClass == "PermissionDenied") }
+  }
+
+  @Test(arguments: adding)
+  func `weakness 7: a chunk index is as Borg writes it, or other clients would stumble over it`(
+    mode: Permissions
+  )
+    throws
+  {
+    let place = try place()
+    let client = try client(place, mode)
+    let bytes = Self.index([1]).bytes
+    func with(_ text: String, in other: String) throws -> [UInt8] {
+      let (old, new) = (Array(text.utf8), Array(other.utf8))
+      try #require(old.count == new.count)
+      var bytes = bytes
+      let place = try #require(bytes.indices.first { bytes[$0...].starts(with: old) })
+      bytes.replaceSubrange(place..<place + old.count, with: new)
+      return bytes
+    }
+    var value = bytes
+    value[bytes.count - 1] = 7
+    for bytes in [
+      bytes + [0], value, try with("\"capacity\": 1000", in: "\"capacity\": 9999"),
+      try with("\"value_type_name\"", in: "\"value_type_nome\""), try with("\"little\"", in: "\"biggie\""),
+    ] {
+      var reader = ChunkIndexReader()
+      try reader.update(bytes.span) { _ in }
+      #expect(try store(client, "cache/\(reader.objectName)", bytes).errorClass == "IntegrityError")
+    }
+  }
+
+  @Test(arguments: adding)
+  func `an index that names what is lost is replaced, so that the next backup goes on`(mode: Permissions)
+    throws
+  {
+    let place = try place()
+    let (name, index) = Self.index([1, 2])
+    try place.write("repository/\(name)", index)
+    let client = try client(place, mode)
+    // The client merges what it is served, and stores it again.
+    #expect(try store(client, name, index).errorClass == "IntegrityError")
+    let cached = try #require(place.entries("repository/cache"))
+    #expect(cached.filter { $0.hasPrefix("chunks.") } == [])
+  }
+
+  @Test func `weakness 7: an index marked as deleted goes with the others before an object is deleted`()
+    throws
+  {
+    let place = try place()
+    let (name, index) = Self.index([1])
+    let client = try client(place, .all)
+    #expect(try store(client, name, index) == .success(nil))
+    #expect(try client.call("store_move", ["name": .text(name), "delete": true]) == .success(nil))
+    #expect(try client.call("delete", ["id": .id(1)]) == .success(nil))
+    #expect(try #require(place.entries("repository/cache")).filter { $0.hasPrefix("chunks.") } == [])
+  }
+
+  @Test(arguments: adding)
+  func `an archive that was deleted does not come back, and a filler stays as large as it is`(
+    mode: Permissions
+  )
+    throws
+  {
+    let place = try place()
+    let owner = try client(place, .all)
+    #expect(try owner.call("store_move", ["name": .text(Self.archive(1)), "delete": true]) == .success(nil))
+    #expect(try store(owner, "config/space-reserve.1", [1, 2, 3]) == .success(nil))
+    #expect(owner.hangUp() == .closed)
+    let client = try client(place, mode)
+    #expect(try store(client, Self.archive(1), []).errorClass == "PermissionDenied")
+    #expect(try store(client, "config/space-reserve.1", []).errorClass == "PermissionDenied")
+    #expect(try store(client, "config/space-reserve.2", [1]) == .success(nil))
   }
 
   @Test(arguments: adding)
@@ -304,19 +378,30 @@ struct PermissionTests {
     #expect(try client.call("break_lock") == .success(nil))
   }
 
-  @Test func `a lock is a record of its own name, and not from the future`() throws {
+  @Test(arguments: [Permissions.noDelete, .writeOnly, .readOnly])
+  func `locks are the server's to write`(mode: Permissions) throws {
+    let client = try client(place(), mode, exclusive: false)
+    let record = LockRecord(
+      isExclusive: true, hostID: "elsewhere@2", processID: 3, time: Timestamp(milliseconds: Host.now()))
+    #expect(try store(client, "locks/\(record.key)", record.encoded).errorClass == "PermissionDenied")
+  }
+
+  @Test(arguments: adding)
+  func `what others rely on needs a lock, so that nobody deletes meanwhile`(mode: Permissions) throws {
     let place = try place()
-    let client = try client(place, .noDelete, exclusive: false)
-    func record(_ time: Int64) -> LockRecord {
-      LockRecord(
-        isExclusive: false, hostID: "elsewhere@2", processID: 3,
-        time: Timestamp(milliseconds: Host.now() + time))
-    }
-    let (good, future) = (record(0), record(600_000))
-    #expect(try store(client, "locks/\(good.key)", good.encoded) == .success(nil))
-    #expect(try store(client, "locks/\(good.key)", good.encoded).errorClass == "PermissionDenied")
-    #expect(try store(client, "locks/\(future.key)", future.encoded).errorClass == "PermissionDenied")
-    #expect(try store(client, "locks/\(future.key)", good.encoded).errorClass == "PermissionDenied")
+    let before = try files(place)
+    let client = try Client { $0.session.permissions = mode }
+    #expect(try client.call("open", ["path": place.path, "lock": false, "lock_wait": 1]).result != nil)
+    let (name, index) = Self.index([1])
+    #expect(try store(client, name, index).errorClass == "PermissionDenied")
+    #expect(try store(client, Self.archive(5), []).errorClass == "PermissionDenied")
+    #expect(
+      try client.call("put", ["id": .id(5), "data": .binary(Self.other)]).errorClass == "PermissionDenied")
+    #expect(try client.call("check").errorClass == "PermissionDenied")
+    #expect(client.hangUp() == .closed)
+    #expect(try files(place) == before)
+    let sharing = try self.client(place, mode, exclusive: false)
+    #expect(try sharing.call("check").errorClass == "PermissionDenied")
   }
 
   /// A chunk index of ids of one byte each, and its name.

@@ -39,14 +39,12 @@ struct KernelConfinementTests {
       try openWithoutCheck("\(root)/granted/ours", creates: true)
       try openWithoutCheck("\(root)/granted/ours", creates: false)
       // … and nothing else does, though nobody checks.
-      for creates in [false, true] {
-        for name in ["outside/theirs", "outside/new"] {
-          do {
-            try openWithoutCheck("\(root)/\(name)", creates: creates)
-            exit(2)
-          } catch {
-            continue
-          }
+      for (name, creates) in [("outside/theirs", false), ("outside/new", true)] {
+        do {
+          try openWithoutCheck("\(root)/\(name)", creates: creates)
+          exit(2)
+        } catch {
+          continue
         }
       }
       guard (try? place.directory.directory("outside/theirs").entries()) == nil else { exit(3) }
@@ -60,7 +58,7 @@ struct KernelConfinementTests {
       let place = try TemporaryDirectory()
       let root = String(decoding: place.path, as: UTF8.self)
       let granted = GrantedRoots(repositories: [Array("\(root)/new".utf8)])
-      guard case .confined(let roots) = try Confinement.confine(to: granted) else { exit(1) }
+      guard case .confined(let roots, 1) = try Confinement.confine(to: granted) else { exit(1) }
       guard roots.map(\.text) == [root] else { exit(2) }
       try openWithoutCheck("\(root)/new", creates: true)
       exit(7)
