@@ -12,7 +12,6 @@ As root, the sshd runs in a mount namespace with an account of its own in it, wh
 network namespaces. Without root these are skipped, and the rest runs as the user who runs this.
 """
 
-import json
 import os
 import random
 import re
@@ -21,6 +20,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 
 sys.dont_write_bytecode = True
@@ -416,17 +416,32 @@ class Cut:
         b.must("key", self.repository, "repo-create", "-e", "none", rsh=self.near)
 
     def start_backup(self):
-        """A client from afar, in the middle of `create`: it has stored something, and will not go on by itself."""
+        """A client from afar, in the middle of `create`: it has stored something, and gets more data as long as it takes any."""
+        log = open(self.b.place / "far.log", "wb")
         client = self.b.clients["2.0.0b18"].start(
             "-r", self.b.ssh.url(self.repository), "create", "--stdin-name", "x", "cut-off", "-", stdin=subprocess.PIPE,
-            environment={"BORG_RSH": self.far})
+            stdout=log, environment={"BORG_RSH": self.far})
         self.b.place.undo(lambda: bed.kill_group(client))
-        client.stdin.write(self.b.rng.randbytes(12 << 20))
-        client.stdin.flush()
+        threading.Thread(target=self._feed, args=[client], daemon=True).start()
         stored = lambda: sum(len(names) for _, _, names in os.walk(self.repository / "data")) > 2
-        if bed.wait_until(lambda: bed.lock_files(self.repository) and stored(), 20) is None or client.poll() is not None:
-            raise Failed("the client from afar stores nothing")
+        bed.wait_until(lambda: client.poll() is not None or bed.lock_files(self.repository) and stored(), 30)
+        if client.poll() is not None or not stored():
+            raise Failed(f"the client from afar stores nothing: exit code {client.poll()}\n{self.said()}")
         return client
+
+    def _feed(self, client):
+        try:
+            client.stdin.write(self.b.rng.randbytes(12 << 20))
+            while True:
+                client.stdin.write(self.b.rng.randbytes(1 << 20))
+                client.stdin.flush()
+                time.sleep(0.3)
+        except (BrokenPipeError, ValueError):
+            pass
+
+    def said(self):
+        """What the client from afar has printed."""
+        return (self.b.place / "far.log").read_text(errors="replace")
 
     def near_client(self, *arguments, wait):
         return self.b.run("key", self.repository, *arguments, rsh=self.near, options=("--lock-wait", str(wait)))
@@ -472,8 +487,8 @@ def client_gives_up(options, report):
         client = cut.start_backup()
         cut.network.cut()
         took = bed.wait_until(lambda: client.poll() is not None, 40)
-        b.check("the client ends, and says that the connection is lost", took is not None and client.returncode in (80, 81, 2),
-                f"exit code {client.poll()}", f"{took or 0:.0f} s after the cut, exit code {client.poll()}")
+        b.check("the client ends, and says that the connection is lost", took is not None and client.returncode in (80, 81, 87) and "onnection" in cut.said(),
+                f"exit code {client.poll()}\n{cut.said()}", f"{took or 0:.0f} s after the cut, exit code {client.poll()}")
         b.check("sshd, which does not ask, still believes in it", bool(b.servers()) and bool(bed.lock_files(cut.repository)))
         cut.network.cut(False)
         took = bed.wait_until(lambda: not b.servers(), 60)
