@@ -497,41 +497,19 @@ def client_gives_up(options, report):
         b.check("the lock is free", outcome.code == 0 and no_lock(cut), outcome)
 
 
-# --- systemd, completions, the man page -------------------------------------------------------------------------------
+# --- completions, the man page ----------------------------------------------------------------------------------------
 
 
 @scenario
 def papers(options, report):
-    """The man page, the units and the completions, as far as the tools that read them are here."""
+    """The man page and the completions, as far as the tools that read them are here."""
     page = bed.ROOT / "man/borg-serve.1"
     if shutil.which("mandoc"):
         done = subprocess.run(["mandoc", "-T", "lint", "-W", "warning", page], capture_output=True, text=True)
         report.check("the man page is clean", done.returncode == 0, done.stdout + done.stderr)
     else:
         report.skip("the man page is clean", "mandoc is missing (apt-get install mandoc)")
-    units(options, report)
     completions(options, report)
-
-
-def units(options, report):
-    if not shutil.which("systemd-analyze"):
-        return report.skip("units are valid", "systemd-analyze is missing (apt-get install systemd)")
-    place = bed.Place("units", options.keep)
-    manual = place.directory("man/man1")
-    shutil.copy(bed.ROOT / "man/borg-serve.1", manual)
-    environment = {**os.environ, "MANPATH": f"{manual.parent}:", "XDG_RUNTIME_DIR": str(place.directory("run"))}
-    for scope, folder in (("--system", "contrib/systemd"), ("--user", "contrib/systemd/user")):
-        copies = place.directory(scope.strip("-"))
-        for unit in ("borg-serve.socket", "borg-serve.service"):
-            text = (bed.ROOT / folder / unit).read_text()
-            text = text.replace("/usr/local/bin/borg-serve", options.server)
-            (copies / unit).write_text(re.sub(r"^(User|Group|SocketUser|SocketGroup)=borg$", r"\1=root", text, flags=re.M))
-        done = subprocess.run(["systemd-analyze", scope, "verify", "--man=" + ("yes" if shutil.which("man") else "no"),
-                               *(str(copies / unit) for unit in ("borg-serve.socket", "borg-serve.service"))],
-                              capture_output=True, text=True, env={**environment, "SYSTEMD_UNIT_PATH": f"{copies}:"})
-        complaints = [line for line in done.stderr.splitlines() if "borg-serve" in line]
-        report.check(f"units are valid ({scope.strip('-')})", done.returncode == 0 and not complaints, done.stderr)
-    place.close()
 
 
 COMPLETED = {
