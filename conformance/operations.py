@@ -227,8 +227,7 @@ def written_lines(options, report):
                 try_line(b, key, recipe, name, version)
             except Failed as error:
                 b.check(name, False, error)
-        for key in list(forced)[:2]:
-            what_clients_ask_for(b, key, lines[int(key[3:])])
+        what_clients_ask_for(b, "key0", lines[0])
 
 
 def try_line(b, key, recipe, name, version):
@@ -260,7 +259,8 @@ def show_lock(repository):
 def permissions(b, key, repository, mode, name, version):
     """What clients can and cannot do in a mode, on a repository with an archive that somebody else has made."""
     run = lambda *arguments, **more: b.run(key, repository, *arguments, version=version, **more)
-    backup_and_restore(b, "open", repository, version)
+    b.must("open", repository, "repo-create", "-e", "none", version=version)
+    b.must("open", repository, "create", "first", "data", version=version)
     stored = lambda: bed.fingerprint(b.place.path / repository / "data")
     before = stored()
     probe = run("repo-info") if mode != "write-only" else run("create", "probe", "data")
@@ -510,6 +510,9 @@ def papers(options, report):
     else:
         report.skip("the man page is clean", "mandoc is missing (apt-get install mandoc)")
     completions(options, report)
+    done = subprocess.run([options.server, "serve"], stdin=subprocess.DEVNULL, capture_output=True,
+                          env={**os.environ, "SSH_ORIGINAL_COMMAND": "borg serve"})
+    report.check("a forced command can be tried by hand", done.returncode == 0 and not done.stdout + done.stderr, done)
 
 
 COMPLETED = {
