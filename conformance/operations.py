@@ -12,6 +12,9 @@ As root, the sshd runs in a mount namespace with an account of its own in it, wh
 network namespaces. Without root these are skipped, and the rest runs as the user who runs this.
 """
 
+import collections
+import functools
+import itertools
 import os
 import random
 import re
@@ -362,9 +365,12 @@ def login_shell(options, report):
 class Network:
     """Two network namespaces and a cable between them: the client's, at 10.99.0.1, and the server's, at 10.99.0.2."""
 
+    numbers = itertools.count()
+
     def __init__(self, place):
-        self.client, self.server = (f"borg{os.getpid()}{side}" for side in "cs")
-        self._interfaces = [f"b{os.getpid()}{side}" for side in "cs"]
+        number = next(self.numbers)
+        self.client, self.server = (f"borg{os.getpid()}{side}{number}" for side in "cs")
+        self._interfaces = [f"b{os.getpid()}{side}{number}" for side in "cs"]
         place.undo(self.remove)
         for name in (self.client, self.server):
             self._ip("netns", "add", name)
@@ -394,7 +400,7 @@ class Network:
             return "needs root, for network namespaces"
         if not shutil.which("ip"):
             return "ip is missing (apt-get install iproute2)"
-        name = f"borg{os.getpid()}p"
+        name = f"borg{os.getpid()}p{next(Network.numbers)}"
         probe = subprocess.run(["ip", "netns", "add", name], capture_output=True, text=True)
         subprocess.run(["ip", "netns", "del", name], capture_output=True)
         return f"no network namespaces: {probe.stderr.strip()}" if probe.returncode else None
@@ -555,11 +561,37 @@ def main():
     parser.add_argument("scenarios", nargs="*", help=f"of {' '.join(SCENARIOS)} (default: all)")
     options = bed.parse(parser)
     report = bed.Report()
-    for name in options.scenarios or SCENARIOS:
+    names = options.scenarios or list(SCENARIOS)
+    for name in names:
         if name not in SCENARIOS:
             bed.die(f"no such scenario: {name}")
-        SCENARIOS[name](options, report)
+    # Most of the time is spent waiting for logins and clocks, and no scenario knows of another.
+    run_beside_each_other([functools.partial(SCENARIOS[name], options, report) for name in names], threads=3)
     return report.finish()
+
+
+def run_beside_each_other(actions, threads):
+    """Runs all of them; the first exception ends the program, as does a signal, without waiting for the others."""
+    waiting, failures, lock = collections.deque(actions), [], threading.Lock()
+
+    def work():
+        try:
+            while not failures:
+                with lock:
+                    action = waiting.popleft() if waiting else None
+                if not action:
+                    break
+                action()
+        except BaseException as error:
+            failures.append(error)
+
+    workers = [threading.Thread(target=work, daemon=True) for _ in range(threads)]
+    for worker in workers:
+        worker.start()
+    while any(worker.is_alive() for worker in workers) and not failures:
+        time.sleep(0.05)
+    if failures:
+        raise failures[0]
 
 
 if __name__ == "__main__":
