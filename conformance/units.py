@@ -96,9 +96,11 @@ class Manager:
         for name in ("bed", "basic", "shutdown", "sockets", "sysinit", "umount"):
             wants = "Requires=borg-serve.socket\n" if name == "bed" else ""
             (units / f"{name}.target").write_text(f"[Unit]\nDescription={name}\nDefaultDependencies=no\n{wants}")
-        # There is no journal in there.
+        # There is no journal in there, and clients of sockets do not choose the log level.
+        command = re.search(r"^ExecStart=(.*)$", (FOLDER / "borg-serve.service").read_text(), re.M)[1]
         (units / "borg-serve.service.d").mkdir()
-        (units / "borg-serve.service.d/log.conf").write_text("[Service]\nStandardOutput=append:/run/service.log\nStandardError=inherit\n")
+        (units / "borg-serve.service.d/log.conf").write_text(
+            f"[Service]\nStandardOutput=append:/run/service.log\nStandardError=inherit\nExecStart=\nExecStart={command} --debug\n")
         boot = b.place / "boot"
         place = shlex.quote(str(b.place.path))
         boot.write_text(f"""#!/bin/sh
@@ -229,6 +231,8 @@ def under_systemd(options, report):
         b.check("a backup", stored.code == 0, stored)
         outside = run("-r", "socket:///tmp/elsewhere", "repo-create", "-e", "none")
         b.check("nothing outside of /srv/borg", outside.code == 83, outside)
+        told = run("--debug", "repo-info")
+        b.check("the kernel confines it, in spite of the filter of system calls", "Confined by the kernel" in told.output, told)
         again = manager.control("restart", "borg-serve.service")
         stored = run("create", "second", "data")
         b.check("after a restart, too", stored.code == 0 and not again, f"{again}\n{stored}")
