@@ -50,7 +50,7 @@ let package = Package(
       swiftSettings: settings),
     .testTarget(name: "BorgFormatTests", dependencies: ["BorgFormat", "TestKit"], swiftSettings: settings),
     .testTarget(
-      name: "ServeCommandTests", dependencies: ["BorgFormat", "ServeCommand", "TestKit"],
+      name: "ServeCommandTests", dependencies: ["BorgFormat", "ServeCommand", "TestKit", system],
       swiftSettings: settings),
     .testTarget(name: "MessageTests", dependencies: ["BorgFormat", "TestKit"], swiftSettings: settings),
     .testTarget(name: "DiskTests", dependencies: ["Disk", system], swiftSettings: settings),

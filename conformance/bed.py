@@ -400,56 +400,78 @@ def wait_until(condition, seconds, interval=0.01):
 
 
 class SSHD:
-    """A throw-away sshd on a free loopback port; each name in `forced` is a user key with that forced command."""
+    """A throw-away sshd on a free loopback port; each name in `forced` is a user key with that forced command, or with the
+    line of authorized_keys that a function makes of the path of its public key.
 
-    def __init__(self, place, forced):
+    `settings` go before ours in sshd_config, so they count, and `blocks` (Match) after them. `inside` is a command that
+    starts sshd elsewhere, such as in a network namespace, where it listens at `address` and port 22; `user` logs in.
+    """
+
+    def __init__(self, place, forced, *, settings=(), blocks=(), inside=(), address="127.0.0.1", user=None):
         daemon = shutil.which("sshd") or "/usr/sbin/sshd"
         for program in (daemon, "ssh", "ssh-keygen"):
             if not shutil.which(program):
                 skip(f"{program} is missing (apt-get install openssh-server openssh-client)")
         self.directory = place.directory("sshd")
+        self.directory.chmod(0o755)
+        self.address = address
         if os.geteuid() == 0:
             os.makedirs("/run/sshd", mode=0o755, exist_ok=True)
             os.chmod("/run/sshd", 0o755)
-        keys = ["host", *forced]
-        for key in keys:
-            subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", self.directory / key], check=True)
-        with open(self.directory / "authorized_keys", "w") as authorized:
+        for key in ["host", *forced]:
+            if not (self.directory / key).exists():
+                subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", self.directory / key], check=True)
+        with open(self.directory / "authorized_keys", "wb") as authorized:
             for name, command in forced.items():
-                quoted = command.replace("\\", "\\\\").replace('"', '\\"')
-                authorized.write(f'command="{quoted}",restrict {(self.directory / f"{name}.pub").read_text()}')
-        user = subprocess.check_output(["id", "-un"], text=True).strip()
+                public = self.directory / f"{name}.pub"
+                if callable(command):
+                    authorized.write(command(public))
+                else:
+                    # sshd knows no other escape than this one.
+                    quoted = command.replace('"', '\\"')
+                    authorized.write(f'command="{quoted}",restrict {public.read_text()}'.encode())
+        (self.directory / "authorized_keys").chmod(0o644)
+        user = user or subprocess.check_output(["id", "-un"], text=True).strip()
         for attempt in range(5):
-            with socket.socket() as probe:
-                probe.bind(("127.0.0.1", 0))
-                self.port = probe.getsockname()[1]
+            self.port = 22
+            if address == "127.0.0.1":
+                with socket.socket() as probe:
+                    probe.bind((address, 0))
+                    self.port = probe.getsockname()[1]
+            (self.directory / "sshd.pid").unlink(missing_ok=True)
             (self.directory / "sshd_config").write_text("\n".join([
-                f"ListenAddress 127.0.0.1:{self.port}", f"HostKey {self.directory}/host", f"PidFile {self.directory}/sshd.pid",
+                *settings,
+                f"ListenAddress {address}:{self.port}", f"HostKey {self.directory}/host", f"PidFile {self.directory}/sshd.pid",
                 f"AuthorizedKeysFile {self.directory}/authorized_keys", "PermitRootLogin prohibit-password",
                 "PasswordAuthentication no", "KbdInteractiveAuthentication no", "UsePAM no", "StrictModes no", "UseDNS no",
                 "PrintMotd no", "PrintLastLog no", "MaxStartups 500:30:1000", "MaxSessions 500",
-                "ClientAliveInterval 5", "ClientAliveCountMax 2", "LogLevel VERBOSE", ""]))
-            self.process = subprocess.Popen([daemon, "-D", "-f", self.directory / "sshd_config", "-E", self.directory / "sshd.log"])
+                "ClientAliveInterval 5", "ClientAliveCountMax 2", "LogLevel VERBOSE", *blocks, ""]))
+            self.process = subprocess.Popen([*inside, daemon, "-D", "-f", self.directory / "sshd_config", "-E", self.directory / "sshd.log"])
+            # sshd writes its pid file once it listens.
             if wait_until(lambda: self._listens() or self.process.poll() is not None, 5) is not None and self.process.poll() is None:
                 break
         else:
             die("sshd does not start:\n" + (self.directory / "sshd.log").read_text())
         place.undo(self.stop)
         for name in forced:
-            (self.directory / f"{name}.config").write_text(
-                f"Host *\n  HostName 127.0.0.1\n  Port {self.port}\n  User {user}\n  IdentityFile {self.directory}/{name}\n"
-                f"  IdentitiesOnly yes\n  BatchMode yes\n  StrictHostKeyChecking no\n"
-                f"  UserKnownHostsFile {self.directory}/known_hosts\n  LogLevel ERROR\n")
+            self.configure(name, name, user)
+
+    def configure(self, name, key, user, *settings):
+        """Writes the client's configuration NAME: the key, and what else the client is to do."""
+        (self.directory / f"{name}.config").write_text(
+            "Host *\n" + "".join(f"  {line}\n" for line in settings) +
+            f"  HostName {self.address}\n  Port {self.port}\n  User {user}\n  IdentityFile {self.directory}/{key}\n"
+            f"  IdentitiesOnly yes\n  BatchMode yes\n  StrictHostKeyChecking no\n"
+            f"  UserKnownHostsFile {self.directory}/known_hosts\n  LogLevel ERROR\n")
 
     def _listens(self):
-        with socket.socket() as probe:
-            return probe.connect_ex(("127.0.0.1", self.port)) == 0
+        return (self.directory / "sshd.pid").exists()
 
     def rsh(self, name):
         return f"ssh -F {self.directory / name}.config"
 
     def url(self, repository):
-        return f"ssh://127.0.0.1/{repository}"  # the path keeps its leading slash: two of them mean an absolute path
+        return f"ssh://{self.address}/{repository}"  # the path keeps its leading slash: two of them mean an absolute path
 
     def stop(self):
         self.process.terminate()

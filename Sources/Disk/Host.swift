@@ -75,4 +75,15 @@ public enum Host {
     guard let value = unsafe getenv(name) else { return nil }
     return unsafe bytes(of: value)
   }
+
+  /// The running program's absolute path, links resolved; nil if it cannot be told, or is no longer there.
+  public static func executable() -> [UInt8]? {
+    var buffer = [CChar](repeating: 0, count: Int(PATH_MAX))
+    let length = unsafe readlink("/proc/self/exe", &buffer, buffer.count)
+    guard length > 0, length < buffer.count else { return nil }
+    let path = buffer.prefix(length).map { UInt8(bitPattern: $0) }
+    // The kernel marks the name of a program that was replaced.
+    let mark = " (deleted)".utf8
+    return path.suffix(mark.count).elementsEqual(mark) ? nil : path
+  }
 }

@@ -3,6 +3,7 @@ enum Help {
   static let text = """
     Usage: borg-serve [serve] [options]
            borg [options] serve [options]
+           borg-serve authorize [options] KEYFILE
 
     Serves Borg repositories to Borg clients over standard input and output, as
     ssh starts it for a client with a repository at ssh://...
@@ -10,6 +11,8 @@ enum Help {
 
     What is marked (*) is not supported by this version yet: it is refused, with a
     message that says so, and never silently dropped.
+
+    authorize prints a line for authorized_keys; see borg-serve authorize --help.
 
     Access:
       --restrict-to-path PATH
@@ -81,6 +84,39 @@ enum Help {
        85  a message that is not a request
     128+N  ended by signal N
     With BORG_EXIT_CODES set to anything but modern, 83 and 85 become 2.
+
+    """
+
+  /// The text of `authorize --help`.
+  static let authorize = """
+    Usage: borg-serve authorize [options] KEYFILE
+
+    Prints the line for ~/.ssh/authorized_keys that lets the owner of a public key
+    start this server, restricted as given, and do nothing else. KEYFILE is the
+    key as ssh-keygen writes it (NAME.pub), - is standard input. Nothing is
+    changed: append the line yourself.
+
+    Options:
+      --restrict-to-path PATH
+                            Only repositories at PATH or below it.
+      --restrict-to-repository PATH
+                            Only the repository at PATH itself.
+                            Both may be given several times, PATH has to be
+                            absolute, and one of them is needed, or:
+      --unrestricted        Every repository that the Unix user may use.
+      --permissions MODE    all, no-delete, write-only or read-only.
+      --program PATH        The server's absolute path, if it is not this one.
+      -h, --help            Print this help.
+
+    Refused, with the reason: private keys, several lines, options before the key,
+    certificates, DSA, RSA below 2048 bits, damaged keys; paths with control
+    characters or with the components . and .. in them.
+
+    Example:
+      borg-serve authorize --restrict-to-repository /srv/borg/alice/repo \\
+        --permissions=no-delete alice.pub >>~/.ssh/authorized_keys
+
+    Exit codes: 0 the line is printed; 2 it is not.
 
     """
 }

@@ -3,6 +3,8 @@ public enum Invocation: Hashable, Sendable {
   /// Serve. Whether standard input is a terminal, on which nobody speaks the protocol, is for the caller to
   /// check.
   case serve(ServeOptions)
+  /// Read a public key, print its line for `authorized_keys`, and exit.
+  case authorize(AuthorizeOptions)
   /// Text for standard output, line ends included; then exit with `ExitCode.success`.
   case printed(String)
   /// One line for standard error, its end included; nothing on standard output; exit with `ExitCode.failure`.
@@ -17,11 +19,23 @@ public enum Invocation: Hashable, Sendable {
   /// line without the word and without any option of serve prints the help, as the original does. Where
   /// `SSH_ORIGINAL_COMMAND` is set, what the client asked for is read too (`OriginalCommand`), and help is
   /// printed only if the program's own command line asks for it.
+  ///
+  /// `authorize [options] KEYFILE` is this program's own. It is a command only as the first of the program's
+  /// own words, and `SSH_ORIGINAL_COMMAND` is not looked at then; in a client's command it is refused, as is
+  /// everything but borg's commands.
   public static func parse(arguments: [[UInt8]], environment: (String) -> [UInt8]?) -> Invocation {
     do throws(UsageError) {
+      if arguments.dropFirst().first?.elementsEqual("authorize".utf8) == true {
+        switch try AuthorizeReader.read(arguments.dropFirst(2)) {
+        case .help: return .printed(Help.authorize)
+        case .line(let options): return .authorize(options)
+        }
+      }
       switch try CommandLineReader.read(arguments.dropFirst()) {
       case .help: return .printed(Help.text)
       case .version: return .printed(Version.line + "\n")
+      case .other(let command, _) where command.elementsEqual("authorize".utf8):
+        throw UsageError("authorize has to be the first word, before all options")
       case .other(let command, _): throw UsageError("unknown command \(quoted(command)): there is only serve")
       case .serve(let given): return .serve(try serving(given, environment))
       case .noCommand(let given):

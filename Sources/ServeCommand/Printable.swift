@@ -20,3 +20,9 @@ func printable(_ bytes: some Collection<UInt8>, limit: Int = 60) -> String {
 func quoted(_ bytes: some Collection<UInt8>) -> String {
   "'\(printable(bytes))'"
 }
+
+/// Whether every character is one that `printable` would show as it is, and all of it is UTF-8.
+func isPrintable(_ bytes: [UInt8]) -> Bool {
+  String(validating: bytes, as: UTF8.self) != nil
+    && printable(bytes, limit: .max).utf8.elementsEqual(bytes)
+}

@@ -23,9 +23,25 @@ enum Process {
     case .usageError(let text):
       printToStandardError(text.hasSuffix("\n") ? String(text.dropLast()) : text)
       return ExitCode.failure.status(modern: modern)
+    case .authorize(let options):
+      return authorize(options).status(modern: modern)
     case .serve(let options):
       return serve(options).status(modern: modern)
     }
+  }
+
+  private static func authorize(_ options: AuthorizeOptions) -> ExitCode {
+    do {
+      let text = try readWhole(options.keyFile, limit: AuthorizeOptions.keyLimit)
+      let line = try options.line(publicKey: text, executable: Host.executable()) + [UInt8(ascii: "\n")]
+      try ByteOutput(STDOUT_FILENO).write(line, count: line.count)
+      return .success
+    } catch let refusal as RefusedKey {
+      printToStandardError("borg-serve: authorize: \(refusal.reason)")
+    } catch {
+      printToStandardError("borg-serve: authorize: \(error)")
+    }
+    return .failure
   }
 
   private static func serve(_ options: ServeOptions) -> ExitCode {

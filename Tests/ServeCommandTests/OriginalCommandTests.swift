@@ -155,6 +155,7 @@ private func grant(_ options: ServeOptions) -> ServeOptions {
       let original = prefix + Self.text(&random)
       switch parse(bytes: forced.map { Array($0.utf8) }, original: original) {
       case .printed: Issue.record("seed \(seed): printed for \(original)")
+      case .authorize: Issue.record("seed \(seed): authorize for \(original)")
       case .usageError(let line): #expect(Self.isOneLine(line), "seed \(seed): \(original)")
       case .serve(let options):
         var granted = grant(options)

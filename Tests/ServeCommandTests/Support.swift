@@ -51,6 +51,7 @@ func rendering(of invocation: Invocation) -> String {
   switch invocation {
   case .usageError: "usage"
   case .printed(let text): text.hasPrefix("borg-serve \(Version.number)") ? "version" : "help"
+  case .authorize: "authorize"
   case .serve(let options): rendering(of: options)
   }
 }

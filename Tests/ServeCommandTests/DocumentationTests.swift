@@ -1,0 +1,95 @@
+import BorgFormat
+import SystemPackage
+import Testing
+
+@testable import ServeCommand
+
+/// What is in a file of this checkout.
+private func text(of path: String) throws -> String {
+  var root = FilePath(#filePath)
+  // Tests/ServeCommandTests/DocumentationTests.swift
+  for _ in 0..<3 { root.removeLastComponent() }
+  let file = try FileDescriptor.open(root.pushing(FilePath(path)), .readOnly)
+  return try file.closeAfter {
+    var bytes: [UInt8] = []
+    var block = [UInt8](repeating: 0, count: 1 << 16)
+    while true {
+      let count = try unsafe block.withUnsafeMutableBytes { try unsafe file.read(into: $0) }
+      guard count > 0 else { break }
+      bytes += block.prefix(count)
+    }
+    return String(decoding: bytes, as: UTF8.self)
+  }
+}
+
+/// Whether a word stands in a text on its own, not as a part of a longer one.
+private func contains(_ text: String, word: String) -> Bool {
+  let isPart = { (character: Character) in character.isLetter || character.isNumber || character == "-" }
+  return text.ranges(of: word).contains { range in
+    let before = range.lowerBound > text.startIndex ? text[text.index(before: range.lowerBound)] : " "
+    let after = range.upperBound < text.endIndex ? text[range.upperBound] : " "
+    return !isPart(before) && !isPart(after)
+  }
+}
+
+@Suite struct `What is written about the options` {
+  /// Options that do nothing, or are refused, and whose names nobody should be helped to type.
+  private static let uncompleted: Set<Option> = [
+    .progress, .iec, .logJSON, .bypassLock, .showRC, .remotePath, .remoteRateLimit, .uploadRateLimit,
+    .remoteBuffer, .uploadBuffer, .considerPartFiles, .debugProfile, .rsh, .repo, .cockpit, .config,
+  ]
+
+  private static let completed = OptionDefinition.table.filter { !uncompleted.contains($0.option) }
+
+  @Test func `the help and the README name every option`() throws {
+    let readme = try text(of: "README.md")
+    for name in OptionDefinition.table.flatMap(\.names) {
+      #expect(contains(Help.text, word: name), "--help lacks \(name)")
+      #expect(readme.contains("`\(name)") || readme.contains("/\(name)"), "README.md lacks \(name)")
+    }
+  }
+
+  @Test func `the man page has an item for every option`() throws {
+    let page = try text(of: "man/borg-serve.1")
+    let items = page.split(separator: "\n").filter { $0.hasPrefix(".It Fl ") }.joined(separator: "\n")
+    let names = OptionDefinition.table.flatMap(\.names) + AuthorizeOption.allCases.flatMap(\.names)
+    for name in names {
+      // The macro writes the first dash.
+      #expect(
+        items.contains("Fl \(name.dropFirst())\n") || items.contains("Fl \(name.dropFirst()) "), "\(name)")
+    }
+    for mode in Permissions.allCases {
+      #expect(page.contains("\n.It Cm \(mode.rawValue)\n"), "\(mode.rawValue)")
+    }
+  }
+
+  @Test(arguments: ["completions/borg-serve.bash", "completions/_borg-serve"])
+  func `bash and zsh complete every option that does something`(path: String) throws {
+    let script = try text(of: path)
+    for name in Self.completed.flatMap(\.names) + AuthorizeOption.allCases.flatMap(\.names) {
+      #expect(contains(script, word: name), "\(path) lacks \(name)")
+    }
+    for mode in Permissions.allCases { #expect(contains(script, word: mode.rawValue)) }
+    for command in ["serve", "authorize"] { #expect(contains(script, word: command)) }
+  }
+
+  @Test func `fish does so, too`() throws {
+    let script = try text(of: "completions/borg-serve.fish")
+    for name in Self.completed.flatMap(\.names) + AuthorizeOption.allCases.flatMap(\.names) {
+      let option = name.hasPrefix("--") ? "-l \(name.dropFirst(2)) " : "-s \(name.dropFirst()) "
+      #expect(script.contains(option), "lacks \(name)")
+    }
+    for mode in Permissions.allCases { #expect(script.contains("\(mode.rawValue)\\t")) }
+  }
+
+  @Test(arguments: ["completions/borg-serve.bash", "completions/_borg-serve", "completions/borg-serve.fish"])
+  func `completions offer no option that does nothing`(path: String) throws {
+    let script = try text(of: path)
+    let hidden = OptionDefinition.table.filter { Self.uncompleted.contains($0.option) }.flatMap(\.names)
+    // Bash names some of them to complete their values.
+    let offered = script.split(separator: "\n").filter { !$0.contains("serve:--") }.joined(separator: "\n")
+    for name in hidden where name.hasPrefix("--") {
+      #expect(!contains(offered, word: name) && !offered.contains("-l \(name.dropFirst(2)) "), "\(name)")
+    }
+  }
+}
