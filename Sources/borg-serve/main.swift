@@ -29,26 +29,28 @@ enum Process {
   }
 
   private static func serve(_ options: ServeOptions) -> ExitCode {
-    guard !options.rest, options.socket == nil else {
-      printToStandardError(
-        "borg-serve: \(options.rest ? "--rest" : "--socket") is not supported by this version yet.")
+    guard !options.rest else {
+      printToStandardError("borg-serve: --rest is not supported by this version yet.")
       return .failure
     }
-    guard isatty(STDIN_FILENO) == 0 else {
+    guard options.socket != nil || isatty(STDIN_FILENO) == 0 else {
       printToStandardError("borg-serve: standard input is a terminal; borg clients start this over ssh.")
       return .failure
     }
     setFileModeCreationMask(options.umask)
     raiseOpenFileLimit()
-    enlargePipe(STDIN_FILENO)
-    enlargePipe(STDOUT_FILENO)
     do {
       let signals = try EndSignals()
+      if let socket = options.socket {
+        let service = SocketService(options: options, socket: socket, configuration: configuration(options))
+        return service.run(until: signals)
+      }
+      enlargePipe(STDIN_FILENO)
+      enlargePipe(STDOUT_FILENO)
       let connection = RPCConnection(
         input: try ByteInput(STDIN_FILENO), output: ByteOutput(STDOUT_FILENO),
         configuration: configuration(options))
-      for warning in options.warnings { connection.log(.warning, .serve, warning) }
-      if options.showVersion { connection.log(.info, .showVersion, Version.line) }
+      connection.greet(options)
       return serve(connection, until: signals)
     } catch {
       printToStandardError("borg-serve: cannot start: \(error)")
@@ -75,7 +77,7 @@ enum Process {
     let end = connection.run()
     if let number = signal.withLock({ $0 }) { return .signal(number) }
     switch end {
-    case .closed: return .success
+    case .closed, .idle: return .success
     case .broken, .interrupted: return .failure
     case .fault(.notAMap):
       printToStandardError("borg-serve: got unexpected RPC data format from client.")
@@ -99,6 +101,7 @@ enum Process {
     configuration.session.refusal =
       options.refusal(permissions: Host.environment("BORG_REPO_PERMISSIONS")).map { .unsupported($0) }
     configuration.filter = LogFilter(level: level(options.logLevel), debugTopics: options.debugTopics)
+    configuration.idleTimeout = options.idleTimeout > 0 ? .seconds(options.idleTimeout) : nil
     let showsSystem = Host.environment("BORG_SHOW_SYSINFO").map { $0 != Array("no".utf8) } ?? true
     configuration.sysinfo = showsSystem ? "\(Version.line)\n" : ""
     return configuration
@@ -112,5 +115,13 @@ enum Process {
     case .info: .info
     case .debug: .debug
     }
+  }
+}
+
+extension RPCConnection {
+  /// What the client is told before anything else.
+  func greet(_ options: ServeOptions) {
+    for warning in options.warnings { log(.warning, .serve, warning) }
+    if options.showVersion { log(.info, .showVersion, Version.line) }
   }
 }
