@@ -72,6 +72,10 @@ let package = Package(
       name: "RPCTests",
       dependencies: ["BorgFormat", "Disk", "ObjectRepository", "RPC", "Session", "TestKit", system],
       swiftSettings: settings),
+    .testTarget(
+      name: "SocketServerTests",
+      dependencies: ["BorgFormat", "Disk", "ObjectRepository", "RPC", "Session", "SocketServer", system],
+      swiftSettings: settings),
   ],
   swiftLanguageModes: [.v6]
 )

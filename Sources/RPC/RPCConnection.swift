@@ -123,6 +123,7 @@ public final class RPCConnection: Sendable {
   /// When it returns the repository is closed: everything durable, its lock gone, nothing staged. `patience`
   /// is how long a client that was interrupted gets to read its last answers.
   public func run(patience: Duration = .seconds(1)) -> ConnectionEnd {
+    defer { reporter.end() }
     guard pipeline.start(workers: Self.workers) else { return .broken }
     var end = read()
     pipeline.endInput()

@@ -127,14 +127,14 @@ public final class SocketServer: Sendable {
         do {
           guard let socket = try listener.accept() else { continue }
           hasMore = true
+          try begin(socket, from: listener)
           state.withLock { $0.isExhausted = false }
-          begin(socket, from: listener)
         } catch {
           let isNew = state.withLock { state in
             defer { state.isExhausted = true }
             return !state.isExhausted
           }
-          if isNew { tell("Cannot accept connections on socket \(listener.name) for now: \(error)") }
+          if isNew { tell("Cannot serve connections on socket \(listener.name) for now: \(error)") }
           return false
         }
       }
@@ -142,7 +142,8 @@ public final class SocketServer: Sendable {
     return true
   }
 
-  private func begin(_ socket: ConnectedSocket, from listener: ListeningSocket) {
+  /// Throws what keeps the server from serving anybody.
+  private func begin(_ socket: ConnectedSocket, from listener: ListeningSocket) throws {
     waitForPlace()
     let (admission, number): (Admission?, Int) = state.withLock { state in
       state.lastNumber += 1
@@ -155,17 +156,13 @@ public final class SocketServer: Sendable {
       tell("Closed a connection on socket \(listener.name) at once: too many already (\(name))")
       return
     }
+    let connection = try serve(Accepted(socket: socket, admission: admission, number: number))
     switch admission {
     case .served: tell("Accepted a connection on socket \(listener.name) ... (\(name))")
     case .refused: tell("Refusing a connection on socket \(listener.name) : too many already (\(name))")
     }
-    do {
-      let connection = try serve(Accepted(socket: socket, admission: admission, number: number))
-      start(connection, socket, admission, number) { [tell] end in
-        tell("Finished with connection on socket \(listener.name) . (#\(number), \(end))")
-      }
-    } catch {
-      tell("Cannot serve a connection on socket \(listener.name) : \(error) (\(name))")
+    start(connection, socket, admission, number) { [tell] end in
+      tell("Finished with connection on socket \(listener.name) . (#\(number), \(end))")
     }
   }
 

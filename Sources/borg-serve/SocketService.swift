@@ -151,7 +151,7 @@ private struct ServedRPC: ServedConnection {
   func run() -> String {
     switch connection.run() {
     case .closed: "closed by the client"
-    case .interrupted: "ended by the server"
+    case .interrupted: "interrupted"
     case .broken: "broken"
     case .idle: "idle for too long"
     case .fault(.notAMap): "sent what is no request of Borg 2"

@@ -80,7 +80,9 @@ import Testing
     try other.close()
   }
 
-  @Test func `shared locks that one process writes in one millisecond are several, and each has its end`() throws {
+  @Test func `shared locks that one process writes in one millisecond are several, and each has its end`()
+    throws
+  {
     try repository.close()
     let owner = LockOwner(hostID: "here@1", now: { [now = clock.now] in now })
     let readers = try (0..<20).map { _ in
