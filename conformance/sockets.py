@@ -378,6 +378,20 @@ def idle_timeout(options, report):
         h.check("and that is said too", "nothing has happened on it" in server.errors(), server.errors())
 
 
+@scenario
+def log_is_not_read(options, report):
+    with closing(Harbour("a log that nobody reads", options, report, start=False, inside=MEMORY)) as h:
+        reader, writer = os.pipe()
+        h.process = subprocess.Popen([options.server, "serve", f"--socket={h.socket}"], stderr=writer, start_new_session=True)
+        os.close(writer)
+        bed.wait_until(h.socket.exists, PROMPT)
+        for _ in range(400):
+            h.peer().socket.close()
+        h.check("does not hold up the server", h.lives())
+        h.check("nor its end", h.end() == 143)
+        os.close(reader)
+
+
 # --- the server's life ------------------------------------------------------------------------------------------------
 
 
@@ -444,6 +458,21 @@ def told_to_end(options, report):
             client.run("create", "y", ".", cwd=source)
             h.check("the next server serves the same repository", True)
             del idle, waiting, deaf
+
+
+@scenario
+def told_to_end_on_pipes(options, report):
+    """The same for a server of one client, which ssh has started."""
+    with closing(Harbour("weakness 2: on pipes", options, report, start=False, inside=MEMORY)) as h:
+        serving = [bed.Server(options.server, cwd=h.place.path, environment={"BORG_HOST_ID": "sockets@1"}) for _ in range(2)]
+        holder, waiting = serving
+        holder.call("open", path=str(h.place / "repository"), create=True, exclusive=True, lock_wait=1)
+        waiting.send("open", {"path": str(h.place / "repository"), "exclusive": True, "lock_wait": 3600})
+        time.sleep(0.3)
+        waiting.process.send_signal(signal.SIGTERM)
+        h.check("SIGTERM ends a request that waits, with 143", waiting.process.wait(10) == 143 and len(h.locks()) == 1)
+        holder.process.send_signal(signal.SIGTERM)
+        h.check("and a server that holds a lock, with 143 and without the lock", holder.process.wait(10) == 143 and not h.locks())
 
 
 @scenario

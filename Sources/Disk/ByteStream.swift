@@ -191,7 +191,12 @@ public func raiseOpenFileLimit() {
 }
 
 /// Writes a line to standard error, which ssh clients log; failures have nowhere to be told.
+///
+/// A reader that has stopped reading loses lines instead of holding up whoever has something to say: a server of
+/// sockets would stand still with its log.
 public func printToStandardError(_ line: String) {
+  var state = pollfd(fd: STDERR_FILENO, events: Int16(POLLOUT), revents: 0)
+  guard unsafe poll(&state, 1, 0) == 1 else { return }
   let bytes = Array((line + "\n").utf8)
   try? ByteOutput(STDERR_FILENO).write(bytes, count: bytes.count)
 }
