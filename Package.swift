@@ -37,7 +37,7 @@ let package = Package(
       name: "RPC", dependencies: ["BorgFormat", "Disk", "Storage", "ObjectRepository", "Session"],
       swiftSettings: settings),
     .target(name: "SocketServer", dependencies: ["BorgFormat", "Disk", system], swiftSettings: settings),
-    .target(name: "ServeCommand", swiftSettings: settings),
+    .target(name: "ServeCommand", dependencies: ["BorgFormat"], swiftSettings: settings),
     .executableTarget(
       name: "borg-serve",
       dependencies: [
@@ -53,7 +53,8 @@ let package = Package(
       swiftSettings: settings),
     .testTarget(name: "BorgFormatTests", dependencies: ["BorgFormat", "TestKit"], swiftSettings: settings),
     .testTarget(
-      name: "ServeCommandTests", dependencies: ["ServeCommand", "TestKit"], swiftSettings: settings),
+      name: "ServeCommandTests", dependencies: ["BorgFormat", "ServeCommand", "TestKit"],
+      swiftSettings: settings),
     .testTarget(name: "MessageTests", dependencies: ["BorgFormat", "TestKit"], swiftSettings: settings),
     .testTarget(name: "DiskTests", dependencies: ["Disk", system], swiftSettings: settings),
     .testTarget(

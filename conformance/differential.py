@@ -45,7 +45,7 @@ MAX_DATA_SIZE = 20971479
 ARGUMENTS_READ = {"Error": [0], "IntegrityError": [0], "InvalidRepositoryConfig": [1], "ObjectNotFound": [0],
                   "StoreObjectNotFound": [0], "InvalidRPCMethod": [0], "NotLocked": [], "NoManifestError": [],
                   "DoesNotExist": [], "AlreadyExists": [], "CheckNeeded": [], "InvalidRepository": [], "LockTimeout": [],
-                  "PathNotAllowed": [], "ValueError": [], "ZeroDivisionError": []}
+                  "PathNotAllowed": [], "PermissionDenied": [], "ValueError": [], "ZeroDivisionError": []}
 # Exceptions by which the original stumbled rather than answered: any error will do.
 STUMBLED = {"TypeError", "KeyError", "AttributeError", "AssertionError", "BackendMustBeOpen", "JSONDecodeError",
             "FileExistsError", "NotADirectoryError", "IsADirectoryError", "InvalidPlaceholder", "UnicodeEncodeError",
@@ -96,7 +96,12 @@ def differs(step, why, test, lasting=False):
     return replace(step, why=why, test=test, lasting=lasting)
 
 
-RESTART = Step("restart")  # close the input, compare the exit code, start again in the same directory
+def restart(*arguments):
+    """Close the input, compare the exit code, start again in the same directory with these options."""
+    return Step("restart", " ".join(arguments), list(arguments))
+
+
+RESTART = restart()
 END = Step("end")
 
 
@@ -803,6 +808,92 @@ def destruction():
     yield END
 
 
+def permitted(mode):
+    """What may be done in a mode, to everything that a repository holds."""
+    denied = fails("PermissionDenied")
+    archive, other = (f"archives/{identity(number).hex()}" for number in (1, 2))
+    yield hello()
+    yield opening(create=True)
+    yield put(1)
+    yield call("store_store", name=archive, value=b"")
+    yield call("store_store", name="archives/soft", value=b"")
+    yield call("store_move", name="archives/soft", delete=True)
+    yield call("put_manifest", data=repo_object())
+    yield call("save_key", keydata=b"key")
+    yield call("close")
+    yield restart("--permissions", mode)
+    yield hello()
+    yield opening("new", create=True)
+    yield opening()
+    yield call("info")
+    for method in ("get_manifest", "load_key", "list"):
+        yield call(method)
+    for namespace in ("archives", "config", "data", "keys", "locks"):
+        yield call("store_list", name=namespace) if namespace != "locks" else call("store_list", name="nowhere")
+    yield call("store_list", name="archives", deleted=True)
+    yield call("store_load", name="config/version")
+    yield call("store_load", name="keys/repokey")
+    yield call("store_load", name="archives/none")
+    yield call("store_load", name=archive)
+    hidden = mode == "write-only"
+    for read in (call("get", id=identity(1)), call("get", id=identity(1), read_data=False), call("store_load", name=f"data/{identity(1).hex()}")):
+        yield differs(read, "a denied read of data is answered as a missing object", fails("ObjectNotFound")) if hidden else read
+    read = call("get", id=identity(1), raise_missing=False)
+    yield differs(read, "a denied read of data is answered as a missing object", returns(None)) if hidden else read
+    adds = mode != "read-only"
+    yield put(2)
+    again = put(1)
+    yield differs(again, "storing again what is there whole succeeds and changes nothing", returns(None)) if adds else again
+    yield call("store_store", name=other, value=b"")
+    yield call("store_store", name=other, value=b"")
+    yield call("put_manifest", data=repo_object(b"another"))
+    yield call("save_key", keydata=b"other")
+    for name in (archive, "archives/none", "config/manifest", "keys/repokey", f"data/{identity(1).hex()}"):
+        yield call("store_delete", name=name)
+    yield call("store_delete", name="archives/soft", deleted=True)
+    yield call("store_delete", name="cache/none")
+    yield call("delete", id=identity(1))
+    yield call("delete", id=identity(9))
+    yield call("store_move", name=archive, delete=True)
+    yield call("store_move", name="archives/soft", undelete=True)
+    yield call("store_move", name="config/manifest", new_name="config/other")
+    repair = call("check", repair=True)
+    yield differs(repair, "a repair is refused before it begins", denied) if mode == "no-delete" else repair
+    yield call("destroy")
+    yield call("info")
+    yield call("close")
+    yield restart()
+    yield hello()
+    yield opening()
+    yield call("list")
+    yield call("store_list", name="archives")
+    yield call("check")
+    yield call("close")
+    yield restart("--permissions", mode)
+    yield hello()
+    yield opening()
+    for name in ("config/id", "config/version", "config/readme", "config/anything", "cache/anything", "archives/anything", "locks/anything"):
+        written = call("store_store", name=name, value=b"poison")
+        anywhere = adds or name.startswith("locks/")
+        yield differs(written, "what is not Borg's is not written, nor a repository's identity", denied, lasting=True) if anywhere else written
+    yield differs(END, "a hangup closes the repository", lambda code: code == 0)
+
+
+@stream
+def mode_no_delete():
+    yield from permitted("no-delete")
+
+
+@stream
+def mode_write_only():
+    yield from permitted("write-only")
+
+
+@stream
+def mode_read_only():
+    yield from permitted("read-only")
+
+
 @stream
 def injected_exceptions():
     kinds = ["DoesNotExist", "AlreadyExists", "CheckNeeded", "IntegrityError", "InvalidRPCMethod", "PathNotAllowed", "ObjectNotFound",
@@ -943,9 +1034,9 @@ class Side:
         directory.mkdir(parents=True)
         self.start()
 
-    def start(self):
+    def start(self, arguments=()):
         # b18 and b21 name their library's default log level differently; --info makes check's records comparable.
-        self.server = bed.Server(self.command, "--info", cwd=self.directory, environment={"BORG_HOST_ID": HOST_ID, "BORG_BASE_DIR": str(self.directory.parent / "home")})
+        self.server = bed.Server(self.command, "--info", *arguments, cwd=self.directory, environment={"BORG_HOST_ID": HOST_ID, "BORG_BASE_DIR": str(self.directory.parent / "home")})
 
     def stop(self):
         code = self.server.end()
@@ -1117,7 +1208,7 @@ def play(name, steps, commands, place, *, pipelined=False):
                     complain(number, step, f"exit code {codes[1]}, the original's {codes[0]}")
                 if step.kind == "restart":
                     for side in sides:
-                        side.start()
+                        side.start(step.arguments)
         if not ended:
             codes = [side.stop() for side in sides]
             if codes[0] != codes[1]:

@@ -303,6 +303,19 @@ def storm(options, report):
         h.check("it ends with 143", h.end() == 143)
 
 
+@scenario
+def restricted(options, report):
+    """What a restriction, and the kernel's confinement, leave a server of sockets to do."""
+    with closing(Harbour("restricted", options, report, start=False)) as h:
+        h.arguments = ("--restrict-to-path", str(h.place.directory("allowed")), "--debug")
+        h.start()
+        h.client(repository="allowed/repository").run("repo-create", "-e", "none")
+        h.check("a stock client creates where it may", True)
+        refused = h.peer().call("open", path=str(h.place / "elsewhere"), create=True, lock_wait=1)
+        h.check("and nobody elsewhere", refused.get("exception_class") == "PathNotAllowed" and not (h.place / "elsewhere").exists(), refused)
+        h.check("both files go with the server all the same", h.end() == 143 and os.listdir(h.socket.parent) == [], os.listdir(h.socket.parent))
+
+
 # --- what is too much -------------------------------------------------------------------------------------------------
 
 

@@ -20,6 +20,9 @@ public enum RepositoryLayout {
   /// Fragments of the chunk index are `cache/chunks.` and 16 hex digits.
   public static let chunkIndexPrefix = "chunks."
 
+  /// `config/space-reserve.N`: fillers that can be deleted when a disk is full.
+  public static let spaceReservePrefix = "space-reserve."
+
   /// Where a session keeps what it has not published yet: `NAMESPACE/borg-serve.tmp/SESSION/NUMBER`.
   ///
   /// The ending hides it from the original's listings, in every version.

@@ -12,6 +12,8 @@ public enum ServeError: Error, Equatable, Sendable {
   case notOpen
   case pathNotAllowed(String)
   case pathPermissionDenied(String)
+  /// The mode that the administrator chose does not admit it: what, and which mode.
+  case permissionDenied(String)
 
   // Objects.
   /// A repository object of `data/`, by its id in hex.

@@ -3,14 +3,18 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/openat2.h>
 #include <net/if.h>
 #include <netinet/in.h>
 #include <signal.h>
 #include <string.h>
 #include <sys/eventfd.h>
 #include <sys/ioctl.h>
+#include <sys/prctl.h>
 #include <sys/signalfd.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
 #include <sys/vfs.h>
 #include <unistd.h>
 
@@ -74,3 +78,75 @@ int borg_sync_file_system(int descriptor) { return syncfs(descriptor); }
 int borg_event_descriptor(void) { return eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK); }
 
 int borg_raise_event(int descriptor) { return eventfd_write(descriptor, 1); }
+
+const int borg_o_path = O_PATH;
+
+int borg_open_beneath(int directory, const char *name, int flags, int mode, int follows_links) {
+  struct open_how how = {
+      .flags = (uint64_t)(flags | O_CLOEXEC),
+      .mode = flags & O_CREAT ? (uint64_t)mode : 0,
+      .resolve = RESOLVE_BENEATH | RESOLVE_NO_MAGICLINKS | (follows_links ? 0 : RESOLVE_NO_SYMLINKS),
+  };
+  return (int)syscall(SYS_openat2, directory, name, &how, sizeof how);
+}
+
+// Landlock's interface, from the kernel's documentation (userspace-api/landlock): the headers of the system
+// that builds may be older than the kernel that runs.
+struct landlock_ruleset {
+  uint64_t handled_access_fs;
+};
+struct landlock_path {
+  uint64_t allowed_access;
+  int32_t parent_fd;
+} __attribute__((packed));
+
+enum {
+  landlock_execute = 1 << 0,
+  landlock_write_file = 1 << 1,
+  landlock_read_file = 1 << 2,
+  landlock_read_dir = 1 << 3,
+  landlock_remove_dir = 1 << 4,
+  landlock_remove_file = 1 << 5,
+  landlock_make_dir = 1 << 7,
+  landlock_make_reg = 1 << 8,
+  landlock_all_of_version_1 = (1 << 13) - 1,
+  landlock_refer = 1 << 13,     // version 2: rename and link between directories
+  landlock_truncate = 1 << 14,  // version 3
+  // What a rule for something that is no directory may hold.
+  landlock_for_files = landlock_execute | landlock_write_file | landlock_read_file | landlock_truncate,
+};
+
+static uint64_t handled(int version) {
+  return landlock_all_of_version_1 | (version >= 2 ? landlock_refer : 0) | (version >= 3 ? landlock_truncate : 0);
+}
+
+int borg_landlock_version(void) {
+  return (int)syscall(444, NULL, 0, 1);  // landlock_create_ruleset with LANDLOCK_CREATE_RULESET_VERSION
+}
+
+int borg_landlock_ruleset(int version) {
+  struct landlock_ruleset ruleset = {.handled_access_fs = handled(version)};
+  return (int)syscall(444, &ruleset, sizeof ruleset, 0);
+}
+
+int borg_landlock_allow(int ruleset, int version, int descriptor, enum borg_landlock_access access) {
+  const uint64_t reading = landlock_read_file | landlock_read_dir;
+  const uint64_t writing = reading | landlock_write_file | landlock_remove_dir | landlock_remove_file |
+                           landlock_make_dir | landlock_make_reg | landlock_refer | landlock_truncate;
+  struct landlock_path path = {.parent_fd = descriptor};
+  switch (access) {
+    case borg_landlock_read: path.allowed_access = reading; break;
+    case borg_landlock_write: path.allowed_access = writing; break;
+    case borg_landlock_remove: path.allowed_access = landlock_remove_file; break;
+  }
+  path.allowed_access &= handled(version);
+  struct stat status;
+  if (fstat(descriptor, &status) != 0) return -1;
+  if (!S_ISDIR(status.st_mode)) path.allowed_access &= landlock_for_files;
+  return (int)syscall(445, ruleset, 1, &path, 0);  // landlock_add_rule with LANDLOCK_RULE_PATH_BENEATH
+}
+
+int borg_landlock_restrict(int ruleset) {
+  if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0) return -1;
+  return (int)syscall(446, ruleset, 0);  // landlock_restrict_self
+}

@@ -4,8 +4,8 @@ public import SystemPackage
 /// Where a repository is, or is to be: an absolute path without links, `.` and `..`, as bytes.
 ///
 /// Resolving is what the original does (Python's `realpath`): links are followed as far as there is
-/// something, the rest is taken as it stands. This is the lexical half of a restriction; see
-/// `docs/architecture.md`.
+/// something, the rest is taken as it stands. This is the lexical half of a restriction;
+/// `RepositoryLocation` is the other one.
 public struct RepositoryPath: Hashable, Sendable {
   /// Bytes, without a slash at the end, except for the root itself.
   public let bytes: [UInt8]
@@ -84,7 +84,22 @@ public struct RepositoryPath: Hashable, Sendable {
     if let parent { try? parent.open().sync() }
   }
 
-  private var parent: RepositoryPath? {
+  static let root = RepositoryPath(resolved: [slash])
+
+  /// The components between `ancestor`, which this is within, and this.
+  func components(below ancestor: RepositoryPath) -> [[UInt8]] {
+    Array(Self.components(bytes).dropFirst(Self.components(ancestor.bytes).count))
+  }
+
+  /// The same as one path; `.` if this is the ancestor itself.
+  func path(below ancestor: RepositoryPath) -> [UInt8] {
+    let components = components(below: ancestor)
+    return components.isEmpty
+      ? [UInt8(ascii: ".")] : Array(components.joined(separator: CollectionOfOne(Self.slash)))
+  }
+
+  /// The directory that this is in; nil for the root.
+  var parent: RepositoryPath? {
     guard bytes.count > 1, let last = bytes.lastIndex(of: Self.slash) else { return nil }
     return RepositoryPath(resolved: last == 0 ? [Self.slash] : Array(bytes[..<last]))
   }

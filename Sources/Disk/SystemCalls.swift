@@ -12,19 +12,151 @@ public struct SystemCalls: DiskCalls {
   public func open(_ name: String, in directory: RawDescriptor, _ mode: OpenMode)
     throws(Errno) -> RawDescriptor
   {
-    let flags: Int32 =
-      switch mode {
-      case .read: O_RDONLY | O_NOCTTY | O_NONBLOCK
-      case .directory: O_RDONLY | O_DIRECTORY
-      case .create: O_RDWR | O_CREAT | O_EXCL
-      }
+    let flags = Opening(mode).flags
     return try retrying { unsafe openat(directory, name, flags | O_CLOEXEC, 0o600) }
+  }
+
+  /// How a name is opened.
+  struct Opening {
+    let flags: Int32
+
+    init(_ mode: OpenMode) {
+      flags =
+        switch mode {
+        case .read: O_RDONLY | O_NOCTTY | O_NONBLOCK
+        case .directory: O_RDONLY | O_DIRECTORY
+        case .create: O_RDWR | O_CREAT | O_EXCL
+        }
+    }
+
+    private init(flags: Int32) { self.flags = flags }
+
+    static let directory = Self(.directory)
+    /// A handle for nothing but names and status.
+    static let handle = Self(flags: borg_o_path)
+  }
+
+  /// What becomes of symbolic links on the way, the last component among it.
+  enum Links {
+    case refused
+    /// As long as they lead to what lies beneath.
+    case followed
+  }
+
+  /// Opens a path of bytes, relative and without `..`, beneath a directory.
+  ///
+  /// Throws `EXDEV` where a link leads out of it, or stands where none is to be followed.
+  func open(_ path: [UInt8], beneath directory: RawDescriptor, _ opening: Opening, links: Links)
+    throws(Errno) -> RawDescriptor
+  {
+    guard Self.kernelResolvesBeneath else { return try walk(path, beneath: directory, opening) }
+    let terminated = path.map { CChar(bitPattern: $0) } + [0]
+    for _ in 0..<Self.resolvingAttempts {
+      do throws(Errno) {
+        return try retrying {
+          unsafe borg_open_beneath(directory, terminated, opening.flags, 0o600, links == .followed ? 1 : 0)
+        }
+      } catch .wouldBlock {
+        // Somebody renamed a directory while a link's `..` was followed: it is to be tried again.
+      } catch .tooManySymbolicLinkLevels where links == .refused {
+        throw .improperLink
+      }
+    }
+    throw .wouldBlock
+  }
+
+  private static let resolvingAttempts = 100
+
+  /// The same without `openat2`, component by component: no link is followed.
+  func walk(_ path: [UInt8], beneath directory: RawDescriptor, _ opening: Opening) throws(Errno)
+    -> RawDescriptor
+  {
+    var components = path.split(separator: UInt8(ascii: "/")).map { $0.map { CChar(bitPattern: $0) } + [0] }
+    guard let last = components.popLast() else { throw .noSuchFileOrDirectory }
+    var parent: RawDescriptor?
+    defer { if let parent { close(parent) } }
+    for component in components {
+      let next = try step(component, in: parent ?? directory, Opening.handle.flags | O_DIRECTORY)
+      if let parent { close(parent) }
+      parent = next
+    }
+    return try step(last, in: parent ?? directory, opening.flags)
+  }
+
+  private func step(_ name: [CChar], in directory: RawDescriptor, _ flags: Int32) throws(Errno)
+    -> RawDescriptor
+  {
+    do {
+      let descriptor = try retrying { unsafe openat(directory, name, flags | O_NOFOLLOW | O_CLOEXEC, 0o600) }
+      // A mere handle is a handle for the link itself.
+      guard flags & borg_o_path != 0, isLink(name, in: directory) else { return descriptor }
+      close(descriptor)
+    } catch .fileExists {
+      throw .fileExists
+    } catch {
+      guard isLink(name, in: directory) else { throw error }
+    }
+    throw .improperLink
+  }
+
+  private func isLink(_ name: [CChar], in directory: RawDescriptor) -> Bool {
+    var status = stat()
+    return unsafe fstatat(directory, name, &status, AT_SYMLINK_NOFOLLOW) == 0
+      && status.st_mode & S_IFMT == S_IFLNK
+  }
+
+  /// Since Linux 5.6; some containers forbid the call.
+  private static let kernelResolvesBeneath: Bool = {
+    let descriptor = unsafe borg_open_beneath(AT_FDCWD, ".", borg_o_path, 0, 0)
+    if descriptor >= 0 { _ = Glibc.close(descriptor) }
+    return descriptor >= 0 || ![ENOSYS, EPERM, EINVAL].contains(errno)
+  }()
+
+  /// Opens the directory at an absolute path in which no link stands any more; `EXDEV` if one does.
+  func openDirectory(_ path: RepositoryPath) throws(Errno) -> RawDescriptor {
+    // A handle: a confined process may not read the root directory.
+    let root = try openHandle(path: [UInt8(ascii: "/")])
+    defer { close(root) }
+    return try open(path.path(below: .root), beneath: root, .directory, links: .refused)
+  }
+
+  /// The absolute path of an open directory, as `/proc` has it. `ENOENT` where there is no `/proc`.
+  func path(of descriptor: RawDescriptor) throws(Errno) -> [UInt8] {
+    var buffer = [CChar](repeating: 0, count: 8192)
+    let count = try retrying { unsafe readlink("/proc/self/fd/\(descriptor)", &buffer, buffer.count) }
+    guard count < buffer.count else { throw .fileNameTooLong }
+    return buffer.prefix(count).map { UInt8(bitPattern: $0) }
+  }
+
+  /// The status of a name itself; nil if it is a link.
+  func statusOfLink(_ name: String, in directory: RawDescriptor) throws(Errno) -> FileStatus? {
+    var status = stat()
+    _ = try retrying { unsafe fstatat(directory, name, &status, AT_SYMLINK_NOFOLLOW) }
+    return status.st_mode & S_IFMT == S_IFLNK ? nil : FileStatus(status)
+  }
+
+  /// Makes a directory whose name is bytes.
+  func makeDirectory(_ name: [UInt8], in directory: RawDescriptor) throws(Errno) {
+    let terminated = name.map { CChar(bitPattern: $0) } + [0]
+    _ = try retrying { unsafe mkdirat(directory, terminated, 0o777) }
+  }
+
+  /// Removes an empty directory whose name is bytes.
+  func removeDirectory(_ name: [UInt8], in directory: RawDescriptor) throws(Errno) {
+    let terminated = name.map { CChar(bitPattern: $0) } + [0]
+    _ = try retrying { unsafe unlinkat(directory, terminated, AT_REMOVEDIR) }
   }
 
   /// Opens a directory by its absolute path, which may be any bytes but NUL.
   public func openDirectory(path: [UInt8]) throws(Errno) -> RawDescriptor {
     let terminated = path.map { CChar(bitPattern: $0) } + [0]
     return try retrying { unsafe Glibc.open(terminated, O_RDONLY | O_DIRECTORY | O_CLOEXEC) }
+  }
+
+  /// A handle for what an absolute path leads to, for its status and rights only.
+  func openHandle(path: [UInt8]) throws(Errno) -> RawDescriptor {
+    let terminated = path.map { CChar(bitPattern: $0) } + [0]
+    return try retrying { unsafe Glibc.open(terminated, borg_o_path | O_CLOEXEC) }
   }
 
   public func close(_ descriptor: RawDescriptor) {
@@ -122,15 +254,7 @@ public struct SystemCalls: DiskCalls {
       name.isEmpty ? unsafe fstat(directory, &status) : unsafe fstatat(directory, name, &status, 0)
     }
     _ = result
-    let kind: EntryKind =
-      switch status.st_mode & S_IFMT {
-      case S_IFREG: .file
-      case S_IFDIR: .directory
-      default: .other
-      }
-    return FileStatus(
-      kind: kind, size: Int(status.st_size), modified: Int64(status.st_mtim.tv_sec),
-      inode: UInt64(status.st_ino), device: UInt64(status.st_dev))
+    return FileStatus(status)
   }
 
   public func lock(_ descriptor: RawDescriptor) throws(Errno) -> Bool {
@@ -175,6 +299,20 @@ public struct SystemCalls: DiskCalls {
     let numbers = release.split { !$0.isNumber }.prefix(2).compactMap { Int($0) }
     return !numbers.lexicographicallyPrecedes([5, 8])
   }()
+}
+
+extension FileStatus {
+  fileprivate init(_ status: stat) {
+    let kind: EntryKind =
+      switch status.st_mode & S_IFMT {
+      case S_IFREG: .file
+      case S_IFDIR: .directory
+      default: .other
+      }
+    self.init(
+      kind: kind, size: Int(status.st_size), modified: Int64(status.st_mtim.tv_sec),
+      inode: UInt64(status.st_ino), device: UInt64(status.st_dev))
+  }
 }
 
 /// Runs a call that returns -1 on failure until a signal does not interrupt it.

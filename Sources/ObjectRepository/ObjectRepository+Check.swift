@@ -136,15 +136,7 @@ private struct CheckRun {
   /// Reads an object through the verifier; nil if it is not there.
   private mutating func findings(_ id: ObjectID) throws(ServeError) -> [ObjectFinding]? {
     guard let object = try store.open(StoreName(id: id)) else { return nil }
-    var verifier = ObjectVerifier()
-    var offset = 0
-    while offset < object.size, !verifier.isComplete {
-      let count = try object.read(at: offset, into: &buffer)
-      guard count > 0 else { break }
-      verifier.update(buffer.span.extracting(0..<count))
-      offset += count
-    }
-    return verifier.findings()
+    return try ObjectVerifier.findings(in: object, &buffer)
   }
 
   /// Notes the position now and then; true when a partial check has used up its time.
@@ -215,5 +207,22 @@ private struct CheckProgress {
     Progress(
       operation: operation, messageID: "check.objects", message: message, current: permille, total: 1000,
       isFinished: isFinished)
+  }
+}
+
+extension ObjectVerifier {
+  /// What is wrong with a stored object, which is read through `buffer` piece by piece.
+  static func findings(in object: any StoredObject, _ buffer: inout [UInt8]) throws(ServeError)
+    -> [ObjectFinding]
+  {
+    var verifier = Self()
+    var offset = 0
+    while offset < object.size, !verifier.isComplete {
+      let count = try object.read(at: offset, into: &buffer)
+      guard count > 0 else { break }
+      verifier.update(buffer.span.extracting(0..<count))
+      offset += count
+    }
+    return verifier.findings()
   }
 }

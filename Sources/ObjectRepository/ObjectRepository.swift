@@ -13,6 +13,7 @@ public final class ObjectRepository: Sendable {
   let store: any ObjectStore
   let reporter: any Reporter
   let cancellation: Cancellation
+  private let owner: LockOwner
   private let lock: Mutex<RepositoryLock?>
   /// Whether cached chunk indexes may name objects that this session deletes.
   private let indexes = Monitor(CachedIndexes.present)
@@ -44,6 +45,7 @@ public final class ObjectRepository: Sendable {
     self.store = store
     self.reporter = reporter
     self.cancellation = cancellation
+    self.owner = owner
     guard mode.locks else {
       self.lock = Mutex(nil)
       return
@@ -138,6 +140,18 @@ public final class ObjectRepository: Sendable {
   /// Removes every lock that anybody has on the repository.
   public func breakLock() throws(ServeError) {
     try RepositoryLock.breakAll(in: store)
+  }
+
+  /// Removes the locks whose holders are gone; returns how many others are left.
+  public func breakStaleLocks() throws(ServeError) -> Int {
+    try RepositoryLock.breakStale(in: store, owner: owner, reporter: reporter)
+  }
+
+  /// Removes a lock if its holder is gone; false if it is not. Throws `storeObjectMissing` if there is none.
+  public func deleteStaleLock(_ name: StoreName) throws(ServeError) -> Bool {
+    guard try exists(name) else { throw .storeObjectMissing(nested(name)) }
+    _ = try breakStaleLocks()
+    return try !exists(name)
   }
 
   /// Publishes objects that have waited for too long; called every second or so.
@@ -302,7 +316,7 @@ public final class ObjectRepository: Sendable {
     case .data: Limits.putData
     case .cache: Limits.chunkIndex
     // repo-space writes fillers of 64 MiB there.
-    case .config where name.text.hasPrefix("config/space-reserve."): Limits.chunkIndex
+    case .config where name.text.hasPrefix("config/\(RepositoryLayout.spaceReservePrefix)"): Limits.chunkIndex
     case .config, .archives, .keys, .locks: Limits.smallObject
     }
   }
@@ -321,7 +335,22 @@ public final class ObjectRepository: Sendable {
   }
 
   /// The name with which the original reports a missing object.
-  private func nested(_ name: StoreName) -> String { name.nested(dataLevels: store.dataLevels) }
+  public func nested(_ name: StoreName) -> String { name.nested(dataLevels: store.dataLevels) }
 
   public func availableSpace() -> UInt64? { store.availableSpace() }
+
+  // MARK: What a policy asks
+
+  /// Whether there is such an object, published or not.
+  public func exists(_ name: StoreName) throws(ServeError) -> Bool { try store.info(name) != nil }
+
+  /// Whether an object of `data/` is there with a header that fits and checksums that hold; reads all of it.
+  public func isWhole(_ name: StoreName) throws(ServeError) -> Bool {
+    guard let object = try store.open(name) else { return false }
+    var buffer = [UInt8](repeating: 0, count: min(max(object.size, 1), Limits.readBlock))
+    return try ObjectVerifier.findings(in: object, &buffer).isEmpty
+  }
+
+  /// The time by which locks are judged.
+  public var now: Timestamp { Timestamp(milliseconds: owner.now()) }
 }

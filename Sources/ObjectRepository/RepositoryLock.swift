@@ -129,6 +129,15 @@ final class RepositoryLock: Sendable {
     }
   }
 
+  /// Removes the locks whose holders are gone, as whoever sees them does; returns how many others are left,
+  /// those that cannot be read among them.
+  static func breakStale(in store: any ObjectStore, owner: LockOwner, reporter: any Reporter)
+    throws(ServeError) -> Int
+  {
+    _ = try locks(in: store, owner: owner, reporter: reporter)
+    return try store.list(Namespace.locks.rawValue, deleted: false)?.count ?? 0
+  }
+
   /// The living locks by key; stale ones are removed, as everybody does who sees them.
   private static func locks(in store: any ObjectStore, owner: LockOwner, reporter: any Reporter)
     throws(ServeError) -> [String: LockRecord]

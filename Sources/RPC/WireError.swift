@@ -38,6 +38,8 @@ struct WireError: Equatable {
       self.init("PathNotAllowed", [path], "Repository path not allowed: \(path)")
     case .pathPermissionDenied(let path):
       self.init("PathPermissionDenied", [path], "Permission denied to \(path).")
+    case .permissionDenied(let text):
+      self.init("PermissionDenied", [text], "Permission denied: \(text).")
     case .objectMissing(let id):
       let message = "Object with key \(id) not found in repository \(repository)."
       self.init("ObjectNotFound", [id, repository], message, trace: true)

@@ -1,3 +1,5 @@
+import BorgFormat
+
 /// What stood on one command line, before defaults.
 ///
 /// Values given after the command replace those before it; debug topics and restrictions add up. That is what

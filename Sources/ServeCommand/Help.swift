@@ -24,9 +24,9 @@ enum Help {
       --permissions MODE    What clients may do; wins over BORG_REPO_PERMISSIONS.
                               all         everything (default)
                               no-delete   read and add; delete and overwrite
-                                          nothing (*)
-                              write-only  add; read no archives (*)
-                              read-only   read only (*)
+                                          nothing
+                              write-only  add; read no archives
+                              read-only   read only
       --append-only         Borg 1.x repositories: only append to segment files
                             (*).
       --storage-quota SIZE  Borg 1.x repositories: quota, as in 5G or 1.5T; at

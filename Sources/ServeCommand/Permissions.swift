@@ -1,14 +1,6 @@
-/// What a session may do to a repository, as the administrator names it.
-///
-/// Raw values are the words of `--permissions` and of `BORG_REPO_PERMISSIONS`. What each admits to which
-/// names is the session's business. Source: borg 2.0.0b18 `archiver/serve_cmd.py`, `repository.py`
-/// `Repository.__init__`.
-public enum Permissions: String, CaseIterable, Sendable {
-  case all
-  case noDelete = "no-delete"
-  case writeOnly = "write-only"
-  case readOnly = "read-only"
+public import BorgFormat
 
+extension Permissions {
   /// Exactly one of the four words: no abbreviation, no other case, no white space.
   init?(word: [UInt8]) {
     guard let match = Self.allCases.first(where: { word.elementsEqual($0.rawValue.utf8) }) else { return nil }

@@ -1,3 +1,5 @@
+public import BorgFormat
+
 /// How to serve: what the command line, the environment and the client's original command come to.
 ///
 /// Paths are bytes, unresolved, as they were given. Source of the defaults: borg 2.0.0b18

@@ -7,12 +7,12 @@ import SystemPackage
 
 /// What the server's owner grants, and how the store is laid out: the same for a whole process.
 public struct SessionConfiguration: Sendable {
-  /// Where a repository's path must lie, or below; empty means anywhere.
-  public var restrictToPaths: [[UInt8]] = []
-  /// What a repository's path must be one of; empty means anything. Both kinds have to admit a path.
-  public var restrictToRepositories: [[UInt8]] = []
+  /// Where repositories may be.
+  public var granted = GrantedRoots()
   /// `BORG_STORE_DATA_LEVELS`, as it stands in the environment.
   public var dataLevels: String?
+  /// What clients may do to a repository.
+  public var permissions = Permissions.all
   /// Why no repository may be opened at all, if so: a setting that cannot be honoured.
   public var refusal: ServeError?
 
@@ -43,11 +43,11 @@ public final class Session: Sendable {
     (self.reporter, self.cancellation) = (reporter, cancellation)
   }
 
-  /// The open repository. Throws `notOpen` if there is none.
-  public var repository: ObjectRepository {
+  /// The open repository, as far as the client may use it. Throws `notOpen` if there is none.
+  public var repository: GrantedRepository {
     get throws(ServeError) {
       guard let repository = current else { throw .notOpen }
-      return repository
+      return GrantedRepository(repository, mode: configuration.permissions)
     }
   }
 
@@ -66,6 +66,7 @@ public final class Session: Sendable {
     reporter.log(.debug, .serve, "Resolving repository path \(label.shortened)")
     let location = try admit(path, label)
     if let refusal = configuration.refusal { throw refusal }
+    if creates { try require(.store, "creating a repository") }
     try close()
     let repository =
       try creates ? create(at: location, label, mode) : openExisting(at: location, label, mode)
@@ -73,28 +74,25 @@ public final class Session: Sendable {
     return repository.id
   }
 
-  /// Resolves a path and holds it against the restrictions.
-  private func admit(_ path: [UInt8], _ label: String) throws(ServeError) -> RepositoryPath {
-    guard path.count <= Limits.path else { throw .argumentValue("path is too long") }
-    let location: RepositoryPath
-    let paths: [RepositoryPath]
-    let repositories: [RepositoryPath]
-    do {
-      location = try RepositoryPath(resolving: path)
-      paths = try configuration.restrictToPaths.map { (path) throws(Errno) in try .init(resolving: path) }
-      repositories = try configuration.restrictToRepositories.map { (path) throws(Errno) in
-        try .init(resolving: path)
-      }
-    } catch {
-      throw .system(SystemFailure("resolve", label, error))
+  /// Throws unless the client may do this to a repository as a whole.
+  private func require(_ operation: Policy.Operation, _ what: String) throws(ServeError) {
+    let mode = configuration.permissions
+    guard Policy.decide(mode, operation, at: .root) == .granted else {
+      throw .permissionDenied("\(what) is not permitted in the mode \(mode.rawValue)")
     }
-    guard paths.isEmpty || paths.contains(where: location.isWithin),
-      repositories.isEmpty || repositories.contains(location)
-    else { throw .pathNotAllowed(label) }
-    return location
   }
 
-  private func openExisting(at location: RepositoryPath, _ label: String, _ mode: ObjectRepository.Mode)
+  /// Resolves a path and holds it against the restrictions.
+  private func admit(_ path: [UInt8], _ label: String) throws(ServeError) -> RepositoryLocation {
+    guard path.count <= Limits.path else { throw .argumentValue("path is too long") }
+    let admitted = try ServeError.doing("resolve", label) { () throws(Errno) in
+      try configuration.granted.admit(path)
+    }
+    guard let admitted else { throw .pathNotAllowed(label) }
+    return admitted
+  }
+
+  private func openExisting(at location: RepositoryLocation, _ label: String, _ mode: ObjectRepository.Mode)
     throws(ServeError) -> ObjectRepository
   {
     let root: Directory
@@ -103,6 +101,7 @@ public final class Session: Sendable {
     } catch {
       switch error {
       case .noSuchFileOrDirectory, .notDirectory: throw .repositoryMissing(label)
+      case .improperLink: throw .pathNotAllowed(label)
       case .permissionDenied: throw .pathPermissionDenied(label)
       default: throw .system(SystemFailure("open", label, error))
       }
@@ -111,7 +110,7 @@ public final class Session: Sendable {
       in: PosixStore(root: root, label: label, options: try storeOptions(), location: location), mode)
   }
 
-  private func create(at location: RepositoryPath, _ label: String, _ mode: ObjectRepository.Mode)
+  private func create(at location: RepositoryLocation, _ label: String, _ mode: ObjectRepository.Mode)
     throws(ServeError) -> ObjectRepository
   {
     let options = try storeOptions()
@@ -165,6 +164,8 @@ public final class Session: Sendable {
 
   /// Removes the open repository.
   public func destroy() throws(ServeError) {
+    guard current != nil else { throw .notOpen }
+    try require(.delete, "destroying the repository")
     guard let repository = detach() else { throw .notOpen }
     let foreign = try repository.destroy()
     guard !foreign.isEmpty else { return }
@@ -182,8 +183,14 @@ public final class Session: Sendable {
   }
 
   /// Begins an object that is too large for memory.
+  ///
+  /// Throws `permissionDenied` where nothing may be stored at all, before the first byte is kept.
   public func upload() throws(ServeError) -> any Upload {
-    try repository.upload()
+    guard let repository = current else { throw .notOpen }
+    guard Policy.decide(configuration.permissions, .store, at: .namespace(.data)) == .granted else {
+      throw .permissionDenied("storing is not permitted in the mode \(configuration.permissions.rawValue)")
+    }
+    return try repository.upload()
   }
 
   /// The periodic work, called every second or so: publishing what has waited, keeping a silent client's

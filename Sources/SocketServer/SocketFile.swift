@@ -7,6 +7,8 @@ import SystemPackage
 /// because `remove` may be called from two places, and acts once.
 public final class SocketFile: Sendable {
   public let listener: ListeningSocket
+  /// Where both names are.
+  public let directory: RepositoryPath
   private let file: FileIdentity
   private let processFile: PIDFile
 
@@ -30,7 +32,8 @@ public final class SocketFile: Sendable {
     guard path.last != UInt8(ascii: "/") else { throw Failure(message: "the socket needs a name: \(name)") }
     let directory = Self.directory(of: path)
     do {
-      _ = try RepositoryPath(resolving: directory).create()
+      self.directory = try RepositoryPath(resolving: directory)
+      _ = try self.directory.create()
     } catch {
       throw Failure(message: "cannot create the directory \(Self.text(directory)): \(error)")
     }

@@ -28,6 +28,7 @@ public final class MemoryStore: ObjectStore {
     let bytes = Mutex<[UInt8]>([])
     func append(_ bytes: [UInt8], _ range: Range<Int>) { self.bytes.withLock { $0 += bytes[range] } }
     func abandon() { bytes.withLock { $0 = [] } }
+    func content() -> any StoredObject { Stored(bytes: bytes.withLock { $0 }) }
   }
 
   public func info(_ name: StoreName) -> Int? { objects.withLock { $0[nested(name)]?.count } }

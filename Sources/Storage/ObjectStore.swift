@@ -50,6 +50,9 @@ public protocol Upload: Sendable {
 
   /// Gives the bytes up. An upload that is stored must not be abandoned.
   func abandon()
+
+  /// What has arrived, for a look at it before it is stored. Throws what failed on the way.
+  func content() throws(ServeError) -> any StoredObject
 }
 
 /// What is to be stored.
@@ -60,6 +63,28 @@ public enum ObjectContent: Sendable {
   case upload(any Upload)
 
   public init(_ bytes: [UInt8]) { self = .bytes(bytes, bytes.indices) }
+
+  /// Gives out all bytes, in pieces of at most `Limits.readBlock` unless they are in memory anyway.
+  public func read(_ body: (Span<UInt8>) throws(ServeError) -> Void) throws(ServeError) {
+    switch self {
+    case .bytes(let bytes, let range): try body(bytes.span.extracting(range))
+    case .upload(let upload):
+      let object = try upload.content()
+      var buffer = [UInt8](repeating: 0, count: min(max(object.size, 1), Limits.readBlock))
+      var offset = 0
+      while offset < object.size {
+        let count = try object.read(at: offset, into: &buffer)
+        guard count > 0 else { throw .integrity("a value of \(object.size) bytes ends after \(offset)") }
+        try body(buffer.span.extracting(0..<count))
+        offset += count
+      }
+    }
+  }
+
+  /// Gives up what is not to be stored.
+  public func abandon() {
+    if case .upload(let upload) = self { upload.abandon() }
+  }
 }
 
 /// A key–value store that a repository lives in: the point at which other kinds of storage join.

@@ -25,7 +25,7 @@ public final class PosixStore: ObjectStore {
   public var dataLevels: Int { options.dataLevels }
   let root: Directory
   let options: Options
-  let location: RepositoryPath?
+  let location: RepositoryLocation?
   let state: Monitor<State>
   /// Whether one `syncfs` reliably covers what lies on the root's own file system.
   let rootSyncsWhole: Bool
@@ -84,7 +84,7 @@ public final class PosixStore: ObjectStore {
   /// Opens the store in `root` and removes what crashed sessions left in it. `location` is where `destroy`
   /// removes the directory itself.
   public init(
-    root: Directory, label: String, options: Options = Options(), location: RepositoryPath? = nil
+    root: Directory, label: String, options: Options = Options(), location: RepositoryLocation? = nil
   ) {
     self.root = root
     self.location = location

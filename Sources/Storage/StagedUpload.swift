@@ -74,6 +74,14 @@ final class StagedUpload: Upload {
   /// Opens what has arrived, for reading. `ENOENT` once it was published or abandoned.
   func open() throws(Errno) -> OpenFile { try area.directory.file(name) }
 
+  func content() throws(ServeError) -> any StoredObject {
+    if let failure = progress.withLock({ $0.failure }) { throw failure }
+    return try ServeError.doing("read", label) { () throws(Errno) in
+      let file = try open()
+      return StoredFile(file: file, size: try file.size(), name: label)
+    }
+  }
+
   func abandon() {
     progress.withLock { $0.file = nil }
     _ = try? area.directory.remove(name)

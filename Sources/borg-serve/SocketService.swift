@@ -21,7 +21,10 @@ struct SocketService {
     do {
       let (listeners, file) = try open()
       defer { file?.remove() }
-      return try serve(listeners, file, until: signals)
+      // The files are there now; what is left to do with them is to remove them.
+      let confinement = try Process.confine(
+        to: configuration.session.granted, removable: file.map { [$0.directory] } ?? [])
+      return try serve(listeners, file, confinement, until: signals)
     } catch let failure as Failure {
       printToStandardError("borg-serve: \(failure.message).")
     } catch let failure as SocketFile.Failure {
@@ -78,14 +81,14 @@ struct SocketService {
 
   // MARK: Serving
 
-  private func serve(_ listeners: [ListeningSocket], _ file: SocketFile?, until signals: EndSignals) throws
-    -> ExitCode
-  {
+  private func serve(
+    _ listeners: [ListeningSocket], _ file: SocketFile?, _ confinement: String?, until signals: EndSignals
+  ) throws -> ExitCode {
     var bounds = SocketServer.Bounds()
     if let limit = options.maxConnections { bounds.connections = limit }
     let server = try SocketServer(listeners: listeners, bounds: bounds, tell: printToStandardError) {
       [limit = bounds.connections] accepted in
-      try connection(accepted, limit: limit)
+      try connection(accepted, confinement, limit: limit)
     }
     let signal = Monitor<Int32?>(nil)
     guard let watch = WorkerThread({ Self.watch(signals, signal, server) }) else {
@@ -121,7 +124,9 @@ struct SocketService {
     }
   }
 
-  private func connection(_ accepted: SocketServer.Accepted, limit: Int) throws -> any ServedConnection {
+  private func connection(_ accepted: SocketServer.Accepted, _ confinement: String?, limit: Int) throws
+    -> any ServedConnection
+  {
     var configuration = configuration
     configuration.tell = { printToStandardError("borg-serve: #\(accepted.number): \($0)") }
     if accepted.admission == .refused {
@@ -131,7 +136,7 @@ struct SocketService {
     let connection = RPCConnection(
       input: try ByteInput(accepted.socket), output: ByteOutput(accepted.socket), configuration: configuration
     )
-    connection.greet(options)
+    connection.greet(options, confinement)
     return ServedRPC(connection: connection)
   }
 

@@ -41,16 +41,18 @@ enum Process {
     raiseOpenFileLimit()
     do {
       let signals = try EndSignals()
+      let granted = GrantedRoots(paths: options.restrictToPaths, repositories: options.restrictToRepositories)
+      let configuration = configuration(options, granted)
       if let socket = options.socket {
-        let service = SocketService(options: options, socket: socket, configuration: configuration(options))
-        return service.run(until: signals)
+        return SocketService(options: options, socket: socket, configuration: configuration).run(
+          until: signals)
       }
       enlargePipe(STDIN_FILENO)
       enlargePipe(STDOUT_FILENO)
+      let confinement = try confine(to: granted)
       let connection = RPCConnection(
-        input: try ByteInput(STDIN_FILENO), output: ByteOutput(STDOUT_FILENO),
-        configuration: configuration(options))
-      connection.greet(options)
+        input: try ByteInput(STDIN_FILENO), output: ByteOutput(STDOUT_FILENO), configuration: configuration)
+      connection.greet(options, confinement)
       return serve(connection, until: signals)
     } catch {
       printToStandardError("borg-serve: cannot start: \(error)")
@@ -88,18 +90,35 @@ enum Process {
     }
   }
 
-  private static func configuration(_ options: ServeOptions) -> RPCConnection.Configuration {
+  /// Has the kernel confine a restricted process; says what came of it. Files may be removed in `removable` too.
+  static func confine(to granted: GrantedRoots, removable: [RepositoryPath] = []) throws -> String? {
+    guard !granted.areUnrestricted else { return nil }
+    switch try Confinement.confine(to: granted, removable: removable) {
+    case .confined(let roots):
+      return "Confined by the kernel to \(roots.map(\.text).joined(separator: ", "))"
+    case .unavailable(let reason):
+      return "Not confined by the kernel, as \(reason); restrictions are checked for each path"
+    }
+  }
+
+  private static func configuration(_ options: ServeOptions, _ granted: GrantedRoots)
+    -> RPCConnection.Configuration
+  {
     // An empty value counts as none, as with the original.
     let hostID = Host.environment("BORG_HOST_ID").flatMap {
       $0.isEmpty ? nil : LockRecord.hostID(decoding: $0)
     }
     var configuration = RPCConnection.Configuration(owner: LockOwner(hostID: hostID))
-    configuration.session.restrictToPaths = options.restrictToPaths
-    configuration.session.restrictToRepositories = options.restrictToRepositories
+    configuration.session.granted = granted
     configuration.session.dataLevels = Host.environment("BORG_STORE_DATA_LEVELS")
       .map { String(decoding: $0, as: UTF8.self) }
-    configuration.session.refusal =
-      options.refusal(permissions: Host.environment("BORG_REPO_PERMISSIONS")).map { .unsupported($0) }
+    switch Permissions.effective(
+      option: options.permissions, environment: Host.environment("BORG_REPO_PERMISSIONS"))
+    {
+    case .success(let mode): configuration.session.permissions = mode
+    case .failure(let invalid): configuration.session.refusal = .unsupported(invalid.message)
+    }
+    if let refusal = options.refusal { configuration.session.refusal = .unsupported(refusal) }
     configuration.filter = LogFilter(level: level(options.logLevel), debugTopics: options.debugTopics)
     configuration.idleTimeout = options.idleTimeout > 0 ? .seconds(options.idleTimeout) : nil
     let showsSystem = Host.environment("BORG_SHOW_SYSINFO").map { $0 != Array("no".utf8) } ?? true
@@ -120,7 +139,8 @@ enum Process {
 
 extension RPCConnection {
   /// What the client is told before anything else.
-  func greet(_ options: ServeOptions) {
+  func greet(_ options: ServeOptions, _ confinement: String?) {
+    if let confinement { log(.debug, .serve, confinement) }
     for warning in options.warnings { log(.warning, .serve, warning) }
     if options.showVersion { log(.info, .showVersion, Version.line) }
   }

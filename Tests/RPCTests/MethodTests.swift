@@ -29,7 +29,7 @@ struct MethodTests {
   }
 
   @Test func `an open that was refused makes the methods known, without a repository`() throws {
-    let client = try Client { $0.session.restrictToPaths = [Array("/nonexistent".utf8)] }
+    let client = try Client { $0.session.granted.paths = [Array("/nonexistent".utf8)] }
     #expect(
       try client.call("open", ["path": "/tmp", "lock_wait": 1]) == .failure("PathNotAllowed", ["/tmp"]))
     #expect(try client.call("info").errorClass == "Error")

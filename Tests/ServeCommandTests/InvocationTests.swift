@@ -1,3 +1,4 @@
+import BorgFormat
 import Testing
 
 @testable import ServeCommand
@@ -173,6 +174,16 @@ import Testing
       let error = parse(["serve", "--lock-wait=3"], environment: ["BORG_LOCK_WAIT": bad]).error
       #expect(error == "borg-serve: error: BORG_LOCK_WAIT: invalid int value: '\(bad)'\n")
     }
+  }
+
+  @Test func `weakness 24: what the account's environment or files say never widens the command line`() {
+    let grants = ["BORG_SERVE__PERMISSIONS": "all", "BORG_SERVE__USE_SOCKET": "true", "BORG_CONFIG": "/x"]
+    let words = ["serve", "--permissions=read-only", "--restrict-to-path", "/srv/a"]
+    #expect(parse(words, environment: grants) == parse(words))
+    for variable in ["BORG_SERVE__RESTRICT_TO_PATHS", "BORG_SERVE__RESTRICT_TO_REPOSITORIES"] {
+      #expect(parse(words, environment: [variable: #"["/"]"#]).error?.contains(variable) == true)
+    }
+    #expect(parse(["--config", "/home/borg/default.yaml"] + words).error?.contains("not read") == true)
   }
 
   @Test func `permissions of b21's environment count, its lists stop the start`() {

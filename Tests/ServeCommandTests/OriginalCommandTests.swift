@@ -1,3 +1,4 @@
+import BorgFormat
 import TestKit
 import Testing
 

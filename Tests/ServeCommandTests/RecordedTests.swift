@@ -1,3 +1,4 @@
+import BorgFormat
 import Testing
 
 @testable import ServeCommand

@@ -1,3 +1,4 @@
+import BorgFormat
 import Testing
 
 @testable import ServeCommand
@@ -53,26 +54,16 @@ import Testing
 }
 
 @Suite struct `What cannot be enforced` {
-  @Test func `modes, quota and append-only are refused, not dropped`() {
+  @Test func `quota and append-only are refused, not dropped`() {
     var options = ServeOptions()
-    #expect(options.refusal(permissions: nil) == nil)
-    #expect(options.refusal(permissions: Array("all".utf8)) == nil)
-    #expect(options.refusal(permissions: Array("read-only".utf8)) != nil)
-    #expect(options.refusal(permissions: []) != nil)
-    options.permissions = .all
-    #expect(options.refusal(permissions: Array("read-only".utf8)) == nil)
-    for mode in [Permissions.noDelete, .writeOnly, .readOnly] {
-      options.permissions = mode
-      #expect(options.refusal(permissions: nil)?.contains(mode.rawValue) == true)
-    }
-    options = ServeOptions()
+    #expect(options.refusal == nil)
     options.appendOnly = true
-    #expect(options.refusal(permissions: nil)?.contains("--append-only") == true)
+    #expect(options.refusal?.contains("--append-only") == true)
     options = ServeOptions()
     options.storageQuota = 0
-    #expect(options.refusal(permissions: nil) == nil)
+    #expect(options.refusal == nil)
     options.storageQuota = 10_000_000
-    #expect(options.refusal(permissions: nil)?.contains("--storage-quota") == true)
+    #expect(options.refusal?.contains("--storage-quota") == true)
   }
 }
 

@@ -1,3 +1,4 @@
+import BorgFormat
 import ServeCommand
 
 /// One line of `Recorded.swift`: what the original made of `borg ARGUMENTS`, with or without `SSH_ORIGINAL_COMMAND`.

@@ -110,7 +110,7 @@ struct SessionTests {
   }
 
   @Test func `a second open that is refused leaves the first open`() throws {
-    let place = try Place { $0.restrictToRepositories = [$1.path + Array("/first".utf8)] }
+    let place = try Place { $0.granted.repositories = [$1.path + Array("/first".utf8)] }
     let id = try place.open("first", creates: true)
     #expect(throws: ServeError.self) { try place.open("second", creates: true) }
     #expect(try place.session.repository.id == id)
@@ -164,7 +164,7 @@ struct SessionTests {
   func `--restrict-to-path admits what lies within, links and dots resolved`(name: String, isAdmitted: Bool)
     throws
   {
-    let place = try Place { $0.restrictToPaths = [$1.path + Array("/jail/".utf8)] }
+    let place = try Place { $0.granted.paths = [$1.path + Array("/jail/".utf8)] }
     try place.root.directory.makeDirectories("jail/inner")
     try place.root.directory.makeDirectory("other")
     try place.root.directory.makeDirectory("jail2")
@@ -188,7 +188,7 @@ struct SessionTests {
   ])
   func `--restrict-to-repository admits exactly what it names`(name: String, isAdmitted: Bool) throws {
     let place = try Place { configuration, root in
-      configuration.restrictToRepositories = ["/one", "/link-to-two/"].map { root.path + Array($0.utf8) }
+      configuration.granted.repositories = ["/one", "/link-to-two/"].map { root.path + Array($0.utf8) }
     }
     for name in ["one", "two"] { try place.root.directory.makeDirectory(name) }
     try place.link("link", to: "one")
@@ -202,8 +202,8 @@ struct SessionTests {
   @Test(arguments: [("a/x", true), ("a/y", false), ("b/x", false)])
   func `both kinds of restrictions have to admit a path`(name: String, isAdmitted: Bool) throws {
     let place = try Place { configuration, root in
-      configuration.restrictToPaths = [root.path + Array("/a".utf8)]
-      configuration.restrictToRepositories = ["/a/x", "/b/x"].map { root.path + Array($0.utf8) }
+      configuration.granted.paths = [root.path + Array("/a".utf8)]
+      configuration.granted.repositories = ["/a/x", "/b/x"].map { root.path + Array($0.utf8) }
     }
     let label = String(decoding: place.path(name), as: UTF8.self)
     #expect(throws: isAdmitted ? ServeError.repositoryMissing(label) : .pathNotAllowed(label)) {
@@ -212,7 +212,7 @@ struct SessionTests {
   }
 
   @Test func `a restriction that leads in circles admits nothing`() throws {
-    let place = try Place { $0.restrictToPaths = [$1.path + Array("/loop".utf8)] }
+    let place = try Place { $0.granted.paths = [$1.path + Array("/loop".utf8)] }
     try place.link("loop", to: "loop")
     #expect(throws: ServeError.self) { try place.open("x", creates: true) }
     #expect(place.entries("x") == nil)
@@ -220,7 +220,7 @@ struct SessionTests {
 
   @Test func `a refusal comes behind the restrictions and before anything is done`() throws {
     let place = try Place { configuration, root in
-      configuration.restrictToPaths = [root.path + Array("/a".utf8)]
+      configuration.granted.paths = [root.path + Array("/a".utf8)]
       configuration.refusal = .unsupported("no")
     }
     #expect(throws: ServeError.unsupported("no")) { try place.open("a/x", creates: true) }

@@ -60,6 +60,23 @@ import Testing
     }
   }
 
+  @Test(arguments: 0..<20)
+  func `weakness 11: an acknowledged archive and all that it needs survive a power cut at once`(seed: UInt64)
+    throws
+  {
+    let disk = Self.disk(seed: seed)
+    let store = Self.store(on: disk, inBackground: seed.isMultiple(of: 3))
+    for number in 0..<30 { try store.store(data(number), text("object \(number)")) }
+    let archive = try named("archives/one")
+    try store.store(archive, text(""))
+    try store.store(data(99), text("later"))
+    let after = Self.store(on: disk.powerCut(seed: seed))
+    for number in 0..<30 { #expect(try after.text(data(number)) == "object \(number)") }
+    #expect(try after.text(archive) == "")
+    // It was the archive that kept them: what came behind it has no name yet.
+    #expect(try after.text(data(99)) == nil)
+  }
+
   @Test func `a killed session leaves all that was promised, also if power fails later`() {
     for seed in Self.seeds {
       var generator = SeededGenerator(seed: seed ^ 0xDEAD)

@@ -9,7 +9,7 @@ import Testing
 /// How `PosixStore` lays a repository out, which other Borg programs read.
 @Suite struct PosixLayoutTests {
   private static func store(
-    on disk: SimulatedDisk, levels: Int = 2, location: RepositoryPath? = nil
+    on disk: SimulatedDisk, levels: Int = 2, location: RepositoryLocation? = nil
   ) -> PosixStore {
     var options = PosixStore.Options()
     options.dataLevels = levels
@@ -233,6 +233,24 @@ import Testing
     try store.close()
   }
 
+  @Test func `weakness 10: a late page of a listing costs no more than an early one`() throws {
+    let disk = SimulatedDisk()
+    let store = Self.store(on: disk)
+    for number in 0..<800 { try store.store(data(number), text("")) }
+    try store.barrier(durable: false)
+    let all = try #require(try store.objects(after: nil, limit: 1000, foreign: { _ in })).map(\.id)
+    #expect(all.count == 800)
+    func cost(after position: Int) throws -> Int {
+      let before = disk.calls.count
+      let page = try #require(try store.objects(after: all[position], limit: 10, foreign: { _ in }))
+      #expect(page.map(\.id) == Array(all[position + 1...position + 10]))
+      return disk.calls.count - before
+    }
+    let costs = try [10, 400, 780].map(cost)
+    let least = try #require(costs.min())
+    #expect(costs.allSatisfy { $0 < least + 20 }, "\(costs)")
+  }
+
   @Test func `hidden names are in no listing`() throws {
     let disk = SimulatedDisk()
     for path in ["archives/tmpabcdefgh.tmp", "archives/x.hid", "archives/dir.tmp/x", "quota.hid"] {
@@ -265,7 +283,7 @@ import Testing
     let outer = try TemporaryDirectory()
     let path = try RepositoryPath(resolving: outer.path.bytes + Array("/repository".utf8))
     #expect(try path.create())
-    let store = PosixStore(root: try path.open(), label: "test", location: path)
+    let store = PosixStore(root: try path.open(), label: "test", location: RepositoryLocation(path: path))
     for name in StoreContract.anyNames { try store.store(name, text("x")) }
     #expect(try store.destroy() == [])
     #expect(try outer.open().entries() == [])

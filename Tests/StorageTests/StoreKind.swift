@@ -8,6 +8,8 @@ enum StoreKind: CaseIterable, Sendable {
   case memory
   /// In a directory of this machine.
   case directory
+  /// In a directory of this machine, where nothing else is granted.
+  case confined
   /// On a simulated disk, synced as a whole.
   case simulated
   /// On a simulated disk where each file has to be synced.
@@ -21,7 +23,15 @@ enum StoreKind: CaseIterable, Sendable {
     case .directory:
       let directory = try TemporaryDirectory()
       let store = PosixStore(
-        root: try directory.open(), label: "test", options: options, location: directory.path)
+        root: try directory.open(), label: "test", options: options,
+        location: RepositoryLocation(path: directory.path))
+      return Opened(store: store, owner: directory)
+    case .confined:
+      let directory = try TemporaryDirectory()
+      guard let location = try GrantedRoots(paths: [directory.path.bytes]).admit(directory.path.bytes) else {
+        throw ServeError.pathNotAllowed(directory.path.text)
+      }
+      let store = PosixStore(root: try location.open(), label: "test", options: options, location: location)
       return Opened(store: store, owner: directory)
     case .simulated, .simulatedNetwork:
       var facts = SimulatedDisk.Options()

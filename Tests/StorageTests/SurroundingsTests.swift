@@ -19,7 +19,7 @@ import Testing
     try root.makeDirectory(namespace.rawValue)
     let link = "\(directory.path.text)/\(namespace.rawValue)/borg-serve.tmp"
     try Self.posix { unsafe symlink("/nonexistent/target", link) }
-    let store = PosixStore(root: root, label: "test", location: directory.path)
+    let store = PosixStore(root: root, label: "test", location: RepositoryLocation(path: directory.path))
     let name = namespace == .data ? data(1) : try named("\(namespace.rawValue)/a")
     let failure = #expect(throws: ServeError.self) { try store.store(name, text("x")) }
     guard case .system(let system)? = failure else {
@@ -83,7 +83,7 @@ import Testing
     let path = try RepositoryPath(resolving: outer.path.bytes + Array("/repository".utf8))
     #expect(try path.create())
     let root = try path.open()
-    let store = PosixStore(root: root, label: "test", location: path)
+    let store = PosixStore(root: root, label: "test", location: RepositoryLocation(path: path))
     for name in StoreContract.anyNames { try store.store(name, text("x")) }
     try store.barrier(durable: true)
     let bytes = path.bytes + Array("/data/".utf8) + [0xFF, 0xFE]

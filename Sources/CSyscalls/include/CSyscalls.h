@@ -31,3 +31,32 @@ int borg_event_descriptor(void);
 
 /// Adds one to an event descriptor, so that it becomes and stays readable.
 int borg_raise_event(int descriptor);
+
+/// O_PATH, which the C library shows only to those who ask for more than POSIX.
+extern const int borg_o_path;
+
+/// openat2(2) with RESOLVE_BENEATH and RESOLVE_NO_MAGICLINKS, and O_CLOEXEC; without follows_links also
+/// RESOLVE_NO_SYMLINKS. `mode` counts with O_CREAT only.
+int borg_open_beneath(int directory, const char *name, int flags, int mode, int follows_links);
+
+/// Landlock's version in this kernel; 0 or less if there is none.
+int borg_landlock_version(void);
+
+/// What a process under Landlock may do below a directory.
+enum borg_landlock_access {
+  /// Read files and directories.
+  borg_landlock_read,
+  /// That, and write, create, rename and remove files and directories; no links, devices or sockets.
+  borg_landlock_write,
+  /// Remove files, and nothing else.
+  borg_landlock_remove
+};
+
+/// A ruleset's descriptor, for all file accesses that this kernel's version knows and we grant or deny.
+int borg_landlock_ruleset(int version);
+
+/// Adds a rule for what is below an open directory (or for an open file); -1 on failure.
+int borg_landlock_allow(int ruleset, int version, int descriptor, enum borg_landlock_access access);
+
+/// Confines the calling thread and all that it starts, for good; no new privileges from then on.
+int borg_landlock_restrict(int ruleset);

@@ -1,0 +1,63 @@
+public import SystemPackage
+
+/// Where a process's clients may have repositories: `--restrict-to-path` and `--restrict-to-repository`.
+///
+/// Paths are resolved anew for each request, as the original does, so that a root may appear later. Source:
+/// borg 2.0.0b18 `src/borg/remote.py`, `RepositoryServer.open`.
+public struct GrantedRoots: Sendable {
+  /// A repository must be one of these or lie below one; empty means anywhere.
+  public var paths: [[UInt8]]
+  /// A repository must be one of these; empty means any. Both kinds have to admit a repository.
+  public var repositories: [[UInt8]]
+
+  public init(paths: [[UInt8]] = [], repositories: [[UInt8]] = []) {
+    self.paths = paths
+    self.repositories = repositories
+  }
+
+  /// Whether everything is granted.
+  public var areUnrestricted: Bool { paths.isEmpty && repositories.isEmpty }
+
+  /// Resolves a client's path; nil if it is not admitted, or was changed on the way so that it leads
+  /// elsewhere.
+  public func admit(_ path: [UInt8]) throws(Errno) -> RepositoryLocation? {
+    if areUnrestricted { return RepositoryLocation(path: try RepositoryPath(resolving: path)) }
+    let resolved: RepositoryPath
+    do {
+      resolved = try RepositoryPath(resolving: path)
+    } catch .tooManySymbolicLinkLevels {
+      return nil
+    }
+    let (paths, repositories) = (try Self.resolve(paths), try Self.resolve(repositories))
+    guard let root = Self.root(of: resolved, paths, repositories),
+      repositories.isEmpty || repositories.contains(resolved)
+    else { return nil }
+    do {
+      return try RepositoryLocation(path: resolved, root: root, granted: self)
+    } catch .tooManySymbolicLinkLevels, .improperLink {
+      return nil
+    }
+  }
+
+  /// The root that holds a resolved path which may also lie inside a repository; nil if none does.
+  func root(holding path: RepositoryPath) throws(Errno) -> RepositoryPath? {
+    Self.root(of: path, try Self.resolve(paths), try Self.resolve(repositories))
+  }
+
+  private static func root(
+    of path: RepositoryPath, _ paths: [RepositoryPath], _ repositories: [RepositoryPath]
+  ) -> RepositoryPath? {
+    let (path, repository) = (paths.first(where: path.isWithin), repositories.first(where: path.isWithin))
+    guard paths.isEmpty || path != nil, repositories.isEmpty || repository != nil else { return nil }
+    return repository ?? path
+  }
+
+  /// The roots, resolved as they are now.
+  var resolved: [RepositoryPath] {
+    get throws(Errno) { try Self.resolve(paths + repositories) }
+  }
+
+  private static func resolve(_ paths: [[UInt8]]) throws(Errno) -> [RepositoryPath] {
+    try paths.map { (path) throws(Errno) in try RepositoryPath(resolving: path) }
+  }
+}

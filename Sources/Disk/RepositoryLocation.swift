@@ -1,0 +1,124 @@
+public import SystemPackage
+
+/// Where a repository is, or is to be, after it was held against what is granted: having one is the proof.
+///
+/// A restricted location keeps the granted root open and reaches the repository from there, following no
+/// link, so that nothing that happens to the path after it was admitted leads anywhere else.
+public struct RepositoryLocation: Sendable {
+  /// Absolute, without links.
+  public let path: RepositoryPath
+  private let restriction: Restriction?
+
+  private struct Restriction {
+    /// The granted root, or the directory nearest to it that exists.
+    let anchor: AnchorDirectory
+    /// What lies between the anchor and the repository.
+    let components: [[UInt8]]
+    let granted: GrantedRoots
+  }
+
+  /// A location where everything is granted.
+  public init(path: RepositoryPath) {
+    self.path = path
+    restriction = nil
+  }
+
+  /// Throws `ELOOP` or `EXDEV` if a link has come into the root's path since it was resolved.
+  init(path: RepositoryPath, root: RepositoryPath, granted: GrantedRoots) throws(Errno) {
+    var anchor = root
+    var opened: AnchorDirectory?
+    while opened == nil {
+      do {
+        opened = try AnchorDirectory(anchor)
+      } catch .noSuchFileOrDirectory {
+        guard let parent = anchor.parent else { throw .noSuchFileOrDirectory }
+        anchor = parent
+      }
+    }
+    guard let opened else { throw .noSuchFileOrDirectory }
+    self.path = path
+    restriction = Restriction(
+      anchor: opened, components: path.components(below: anchor), granted: granted)
+  }
+
+  /// Opens the directory. Links below it are then followed only as far as they lead to what is granted.
+  public func open() throws(Errno) -> Directory {
+    guard let restriction else { return try path.open() }
+    let directory = try restriction.anchor.open(restriction.components)
+    return try directory.directory(calls: ConfinedCalls(granted: restriction.granted))
+  }
+
+  /// Makes the directory and its missing parents, durably; nothing happens if it is there. Returns whether
+  /// the directory itself is new.
+  public func create() throws(Errno) -> Bool {
+    guard let restriction else { return try path.create() }
+    var directory = restriction.anchor
+    var isNew = false
+    for component in restriction.components {
+      isNew = try directory.make(component)
+      directory = try directory.open([component])
+    }
+    return isNew
+  }
+
+  /// Removes the directory if it is empty. Throws as `rmdir` does.
+  public func remove() throws(Errno) {
+    guard let restriction else { return try path.remove() }
+    if let name = restriction.components.last {
+      try restriction.anchor.open(Array(restriction.components.dropLast())).remove(name)
+    } else if let parent = path.parent, let name = path.components(below: parent).first {
+      try AnchorDirectory(parent).remove(name)
+    }
+  }
+}
+
+/// A directory that was reached without following a link, for names that are bytes.
+///
+/// A class because it owns its descriptor.
+private final class AnchorDirectory: Sendable {
+  private let descriptor: RawDescriptor
+  private static let calls = SystemCalls()
+
+  init(_ path: RepositoryPath) throws(Errno) {
+    descriptor = try Self.calls.openDirectory(path)
+  }
+
+  private init(_ descriptor: RawDescriptor) { self.descriptor = descriptor }
+
+  deinit { Self.calls.close(descriptor) }
+
+  func open(_ components: [[UInt8]]) throws(Errno) -> AnchorDirectory {
+    AnchorDirectory(
+      try Self.calls.open(components.relativePath, beneath: descriptor, .directory, links: .refused))
+  }
+
+  /// A directory of its own, over other calls.
+  func directory(calls: any DiskCalls) throws(Errno) -> Directory {
+    Directory(
+      try Self.calls.open([[UInt8]]().relativePath, beneath: descriptor, .directory, links: .refused),
+      calls: calls)
+  }
+
+  /// Makes a directory, durably; false if it is there.
+  func make(_ component: [UInt8]) throws(Errno) -> Bool {
+    do {
+      try Self.calls.makeDirectory(component, in: descriptor)
+    } catch .fileExists {
+      return false
+    }
+    try Self.calls.sync(descriptor)
+    return true
+  }
+
+  func remove(_ component: [UInt8]) throws(Errno) {
+    try Self.calls.removeDirectory(component, in: descriptor)
+    try? Self.calls.sync(descriptor)
+  }
+}
+
+extension [[UInt8]] {
+  /// The components as a path; `.` if there are none.
+  fileprivate var relativePath: [UInt8] {
+    isEmpty ? [UInt8(ascii: ".")] : [UInt8](joined(separator: CollectionOfOne(UInt8(ascii: "/"))))
+  }
+}
