@@ -361,6 +361,7 @@ def descriptors_run_out(options, report):
         h.check("it waits, and does not spin", used < 0.3, f"{used} s of 2 s", f"{used:.2f} s of 2 s")
         h.check("and does not fill the log", h.said().count("for now: Too many open files") == 1)
         crowd.clear()
+        bed.wait_until(lambda: len(os.listdir(f"/proc/{h.process.pid}/fd")) < 12, PROMPT)
         client.run("repo-list")
         h.check("then it serves again", True)
         h.check("it ends with 143", h.end() == 143)

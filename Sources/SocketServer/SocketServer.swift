@@ -65,6 +65,8 @@ public final class SocketServer: Sendable {
     var lastNumber = 0
     /// When a client last waited for a place.
     var lastWait = ContinuousClock.now - .seconds(3600)
+    /// A client that was accepted and could not be served yet.
+    var unserved: (ConnectedSocket, ListeningSocket)?
     /// Whether the administrator knows that nothing is left to accept clients with.
     var isExhausted = false
     var served: [Int: any ServedConnection] = [:]
@@ -74,8 +76,8 @@ public final class SocketServer: Sendable {
     var ended: [Int] = []
   }
 
-  /// `serve` makes a connection of a socket, quickly; it runs on a thread of its own. `tell` takes one line for the
-  /// administrator.
+  /// `serve` makes a connection of a socket, quickly; it runs on a thread of its own. It throws only what may be
+  /// different after a while: the client is kept until then. `tell` takes one line for the administrator.
   public init(
     listeners: [ListeningSocket], bounds: Bounds, tell: @escaping @Sendable (String) -> Void,
     serve: @escaping @Sendable (Accepted) throws -> any ServedConnection
@@ -87,18 +89,15 @@ public final class SocketServer: Sendable {
   /// Serves until `stop`, then waits for all connections to end. Blocking. `stopping` is called in between, when no
   /// client is accepted any more.
   public func run(stopping: () -> Void = {}) {
-    var pausedUntil: ContinuousClock.Instant?
+    var isPaused = false
     while !state.withLock({ $0.isStopping }) {
-      if let end = pausedUntil, end <= .now { pausedUntil = nil }
-      if let end = pausedUntil {
-        let left = (end - .now) / .milliseconds(1)
-        wake.wait(orFor: [], milliseconds: Int32(max(1, left.rounded(.up))))
-      } else {
-        wake.wait(orFor: listeners, milliseconds: -1)
-      }
+      // The end of a connection, which wakes, may free what was missing.
+      let pause = Int32(bounds.pauseWhenExhausted / .milliseconds(1))
+      wake.wait(orFor: isPaused ? [] : listeners, milliseconds: isPaused ? pause : -1)
       joinEnded()
-      if pausedUntil == nil, !acceptAll() { pausedUntil = .now + bounds.pauseWhenExhausted }
+      isPaused = !acceptAll()
     }
+    state.withLock { $0.unserved = nil }
     stopping()
     let connections = state.withLock { Array($0.served.values) + Array($0.refused.values) }
     for connection in connections { connection.interrupt() }
@@ -119,31 +118,32 @@ public final class SocketServer: Sendable {
 
   /// Takes all clients that wait, one of each socket in turn; false if the system has nothing left to take them with.
   private func acceptAll() -> Bool {
-    var hasMore = true
-    while hasMore {
-      hasMore = false
-      for listener in listeners {
-        guard !state.withLock({ $0.isStopping }) else { return true }
-        do {
+    do {
+      if let (socket, listener) = state.withLock({ $0.unserved }) { try begin(socket, from: listener) }
+      var hasMore = true
+      while hasMore {
+        hasMore = false
+        for listener in listeners where !state.withLock({ $0.isStopping }) {
           guard let socket = try listener.accept() else { continue }
           hasMore = true
           try begin(socket, from: listener)
-          state.withLock { $0.isExhausted = false }
-        } catch {
-          let isNew = state.withLock { state in
-            defer { state.isExhausted = true }
-            return !state.isExhausted
-          }
-          if isNew { tell("Cannot serve connections on socket \(listener.name) for now: \(error)") }
-          return false
         }
       }
+      state.withLock { $0.isExhausted = false }
+      return true
+    } catch {
+      let isNew = state.withLock { state in
+        defer { state.isExhausted = true }
+        return !state.isExhausted
+      }
+      if isNew { tell("Cannot serve more connections for now: \(error)") }
+      return false
     }
-    return true
   }
 
-  /// Throws what keeps the server from serving anybody.
+  /// Serves a client, or refuses it. Throws if the system lacks what that needs; then the client waits for its turn.
   private func begin(_ socket: ConnectedSocket, from listener: ListeningSocket) throws {
+    state.withLock { $0.unserved = (socket, listener) }
     waitForPlace()
     let (admission, number): (Admission?, Int) = state.withLock { state in
       state.lastNumber += 1
@@ -153,10 +153,12 @@ public final class SocketServer: Sendable {
     let peer = socket.peer.map { ", user \($0.userID), process \($0.processID)" } ?? ""
     let name = "#\(number)\(peer)"
     guard let admission else {
+      state.withLock { $0.unserved = nil }
       tell("Closed a connection on socket \(listener.name) at once: too many already (\(name))")
       return
     }
     let connection = try serve(Accepted(socket: socket, admission: admission, number: number))
+    state.withLock { $0.unserved = nil }
     switch admission {
     case .served: tell("Accepted a connection on socket \(listener.name) ... (\(name))")
     case .refused: tell("Refusing a connection on socket \(listener.name) : too many already (\(name))")

@@ -112,16 +112,19 @@ struct SocketServerTests {
     withExtendedLifetime(clients) {}
   }
 
-  @Test func `a client that cannot be served costs others a moment and nothing else`() throws {
+  @Test func `a client for which nothing is left waits until something is, and so do others`() throws {
     var bounds = SocketServer.Bounds()
     bounds.pauseWhenExhausted = .milliseconds(10)
+    let isExhausted = Monitor(true)
     let harbour = try Harbour(bounds: bounds) { accepted in
-      guard accepted.number != 1 else { throw Errno.tooManyOpenFiles }
+      guard !isExhausted.withLock({ $0 }) else { throw Errno.tooManyOpenFiles }
       return try Greeter(accepted)
     }
-    #expect(try word(on: harbour.connect()) == nil)
-    #expect(harbour.journal.has("Cannot serve connections"))
-    #expect(try word(on: harbour.connect()) == "welcome")
+    let clients = try (0..<3).map { _ in try harbour.connect() }
+    #expect(harbour.journal.has("Cannot serve more connections for now"))
+    isExhausted.update { $0 = false }
+    for client in clients { #expect(try word(on: client) == "welcome") }
+    #expect(harbour.journal.lines.count { $0.contains("for now") } == 1)
   }
 
   @Test func `a stop interrupts all and waits for them`() throws {
