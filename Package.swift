@@ -36,10 +36,13 @@ let package = Package(
     .target(
       name: "RPC", dependencies: ["BorgFormat", "Disk", "Storage", "ObjectRepository", "Session"],
       swiftSettings: settings),
+    .target(name: "SocketServer", dependencies: ["BorgFormat", "Disk", system], swiftSettings: settings),
     .target(name: "ServeCommand", dependencies: ["BorgFormat"], swiftSettings: settings),
     .executableTarget(
       name: "borg-serve",
-      dependencies: ["BorgFormat", "Disk", "ObjectRepository", "RPC", "ServeCommand", "Session"],
+      dependencies: [
+        "BorgFormat", "Disk", "ObjectRepository", "RPC", "ServeCommand", "Session", "SocketServer",
+      ],
       swiftSettings: settings,
       // A static standard library halves start-up time and memory, and hosts need no Swift runtime.
       linkerSettings: [.unsafeFlags(["-static-stdlib"], .when(platforms: [.linux]))]),
@@ -69,6 +72,10 @@ let package = Package(
     .testTarget(
       name: "RPCTests",
       dependencies: ["BorgFormat", "Disk", "ObjectRepository", "RPC", "Session", "TestKit", system],
+      swiftSettings: settings),
+    .testTarget(
+      name: "SocketServerTests",
+      dependencies: ["BorgFormat", "Disk", "ObjectRepository", "RPC", "Session", "SocketServer", system],
       swiftSettings: settings),
   ],
   swiftLanguageModes: [.v6]

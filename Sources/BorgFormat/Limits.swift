@@ -64,6 +64,11 @@ public enum Limits {
   public static let stagedBytes = 64 * 1024 * 1024
   public static let stagedSeconds = 5
 
+  /// Clients that a socket server serves at a time unless `--max-connections` says otherwise, and how many beyond
+  /// them are told that they are too many; further ones are hung up on.
+  public static let socketConnections = 100
+  public static let socketRefusals = 16
+
   /// Largest lock object that is looked at; real ones have about 120 bytes.
   public static let lockRecord = 64 * 1024
 }

@@ -1,5 +1,6 @@
 import CSyscalls
 import Glibc
+import Synchronization
 public import SystemPackage
 
 /// The receiving end of a connection: a pipe, a socket, a terminal or a file.
@@ -7,19 +8,33 @@ public import SystemPackage
 /// A class because another thread can interrupt its blocking read.
 public final class ByteInput: Sendable {
   private let descriptor: Int32
+  /// Whose descriptor it is, if not the caller's: it stays open for as long as it may be used here.
+  private let socket: ConnectedSocket?
   private let wake: Int32
+  private let traffic = Atomic<UInt64>(0)
   /// Whether the end of the input says nothing about a peer, as with `< file`.
   public let isRegularFile: Bool
 
   /// Uses an open descriptor, which stays the caller's.
-  public init(_ descriptor: Int32) throws(Errno) {
+  public convenience init(_ descriptor: Int32) throws(Errno) { try self.init(descriptor, of: nil) }
+
+  /// The receiving end of a socket.
+  public convenience init(_ socket: ConnectedSocket) throws(Errno) {
+    try self.init(socket.descriptor, of: socket)
+  }
+
+  private init(_ descriptor: Int32, of socket: ConnectedSocket?) throws(Errno) {
     self.descriptor = descriptor
+    self.socket = socket
     self.wake = try retrying { borg_event_descriptor() }
     var status = stat()
     isRegularFile = unsafe fstat(descriptor, &status) == 0 && status.st_mode & S_IFMT == S_IFREG
   }
 
   deinit { _ = Glibc.close(wake) }
+
+  /// Bytes that have been read so far.
+  public var bytesMoved: UInt64 { traffic.load(ordering: .relaxed) }
 
   /// Makes a waiting, and every later, read return at once.
   public func interrupt() {
@@ -50,6 +65,7 @@ public final class ByteInput: Sendable {
         failure = error
       }
     }
+    traffic.add(UInt64(block.count - prefix.count), ordering: .relaxed)
     switch failure {
     case nil: return block.count == prefix.count ? .end : .bytes(block)
     // A peer that resets its connection has ended it.
@@ -76,10 +92,33 @@ public final class ByteInput: Sendable {
 /// The sending end of a connection.
 public struct ByteOutput: Sendable {
   private let descriptor: Int32
+  /// Whose descriptor it is, if not the caller's: it stays open for as long as it may be used here.
+  private let socket: ConnectedSocket?
+  private let traffic = Traffic()
+
+  /// A class because all copies of the output count the same bytes.
+  private final class Traffic: Sendable {
+    let bytes = Atomic<UInt64>(0)
+  }
 
   /// Uses an open descriptor, which stays the caller's.
   public init(_ descriptor: Int32) {
-    self.descriptor = descriptor
+    (self.descriptor, socket) = (descriptor, nil)
+  }
+
+  /// The sending end of a socket.
+  public init(_ socket: ConnectedSocket) {
+    (descriptor, self.socket) = (socket.descriptor, socket)
+  }
+
+  /// Bytes that the peer has been sent so far.
+  public var bytesMoved: UInt64 { traffic.bytes.load(ordering: .relaxed) }
+
+  /// Ends the connection, so that a write that waits for the peer fails. Only what owns its descriptor can; returns
+  /// whether it did.
+  public func hangUp() -> Bool {
+    socket?.shutDown()
+    return socket != nil
   }
 
   /// Writes all of `bytes`, for as long as the peer takes. `EPIPE` if it is gone.
@@ -87,11 +126,13 @@ public struct ByteOutput: Sendable {
     var done = 0
     while done < count {
       do {
-        done += try retrying {
+        let written = try retrying {
           unsafe bytes.withUnsafeBytes { buffer in
             unsafe Glibc.write(descriptor, buffer.baseAddress.map { unsafe $0 + done }, count - done)
           }
         }
+        done += written
+        traffic.bytes.add(UInt64(written), ordering: .relaxed)
       } catch .wouldBlock {
         var waiting = pollfd(fd: descriptor, events: Int16(POLLOUT), revents: 0)
         _ = try retrying { unsafe poll(&waiting, 1, -1) }
@@ -150,7 +191,12 @@ public func raiseOpenFileLimit() {
 }
 
 /// Writes a line to standard error, which ssh clients log; failures have nowhere to be told.
+///
+/// A reader that has stopped reading loses lines instead of holding up whoever has something to say: a server of
+/// sockets would stand still with its log.
 public func printToStandardError(_ line: String) {
+  var state = pollfd(fd: STDERR_FILENO, events: Int16(POLLOUT), revents: 0)
+  guard unsafe poll(&state, 1, 0) == 1 else { return }
   let bytes = Array((line + "\n").utf8)
   try? ByteOutput(STDERR_FILENO).write(bytes, count: bytes.count)
 }

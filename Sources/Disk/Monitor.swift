@@ -56,21 +56,22 @@ import Glibc
     let nanoseconds = deadline.tv_nsec + Int(attoseconds / 1_000_000_000)
     deadline.tv_sec += Int(min(max(seconds, 0), 1 << 32)) + nanoseconds / 1_000_000_000
     deadline.tv_nsec = nanoseconds % 1_000_000_000
-    return withLock { state in
-      while true {
-        if let result = body(&state) { return result }
-        if unsafe pthread_cond_timedwait(condition, mutex, &deadline) == ETIMEDOUT { return body(&state) }
-      }
+    unsafe _ = pthread_mutex_lock(mutex)
+    defer { unsafe _ = pthread_mutex_unlock(mutex) }
+    // Each look is an access of its own: one that lasted over the wait would let the compiler keep what it had read.
+    while true {
+      if let result = body(&state) { return result }
+      if unsafe pthread_cond_timedwait(condition, mutex, &deadline) == ETIMEDOUT { return body(&state) }
     }
   }
 
   /// Waits until `body` gives a result, asking it again after every `update`.
   public func wait<Result>(until body: (inout State) -> Result?) -> Result {
-    withLock { state in
-      while true {
-        if let result = body(&state) { return result }
-        unsafe _ = pthread_cond_wait(condition, mutex)
-      }
+    unsafe _ = pthread_mutex_lock(mutex)
+    defer { unsafe _ = pthread_mutex_unlock(mutex) }
+    while true {
+      if let result = body(&state) { return result }
+      unsafe _ = pthread_cond_wait(condition, mutex)
     }
   }
 }

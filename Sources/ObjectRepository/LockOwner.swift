@@ -8,6 +8,7 @@ import Synchronization
 public final class LockOwner: Sendable {
   private let override: String?
   private let found = Mutex<String?>(nil)
+  private let lastStamp = Mutex<Int64>(.min)
   /// Milliseconds since 1970 UTC.
   let now: @Sendable () -> Int64
   let processIsAlive: @Sendable (Int) -> Bool
@@ -33,4 +34,18 @@ public final class LockOwner: Sendable {
   }
 
   var processID: Int { Host.processID }
+
+  /// The time to write into a new lock: now, or up to 10 s later, so that no two locks of this process have the same.
+  ///
+  /// A lock's key is the hash of what it holds: two shared locks that two sessions write in one millisecond would be
+  /// one, and the first to release it would leave the other without. If the clock was set back by more, the times start
+  /// again with it: locks that are dated ahead would not go stale.
+  func stamp() -> Int64 {
+    let now = now()
+    return lastStamp.withLock { last in
+      let isAhead = last >= now && last - now < 10_000
+      last = isAhead ? last + 1 : now
+      return last
+    }
+  }
 }

@@ -182,12 +182,12 @@ final class RepositoryLock: Sendable {
   private static func write(in store: any ObjectStore, owner: LockOwner, exclusive: Bool)
     throws(ServeError) -> State
   {
-    let now = owner.now()
+    let time = owner.stamp()
     let record = LockRecord(
       isExclusive: exclusive, hostID: owner.hostID, processID: owner.processID, threadID: 0,
-      time: Timestamp(milliseconds: now))
+      time: Timestamp(milliseconds: time))
     try store.store(name(record.key), ObjectContent(record.encoded))
-    return State(key: record.key, written: now)
+    return State(key: record.key, written: time)
   }
 
   private static func name(_ key: String) throws(ServeError) -> StoreName {

@@ -3,6 +3,7 @@ public import Disk
 public import ObjectRepository
 public import Session
 import Storage
+import Synchronization
 
 /// How a connection came to its end.
 public enum ConnectionEnd: Equatable, Sendable {
@@ -14,6 +15,8 @@ public enum ConnectionEnd: Equatable, Sendable {
   case fault(RPCFault)
   /// The client cannot be reached.
   case broken
+  /// Nothing has happened for as long as is allowed.
+  case idle
 }
 
 /// One client's connection, from its first byte to its last: reads requests, has them answered, and leaves
@@ -27,6 +30,13 @@ public final class RPCConnection: Sendable {
   private let server: RPCServer
   private let reporter: RPCReporter
   private let pipeline: RequestPipeline<RPCServer>
+  private let tell: @Sendable (String) -> Void
+  private let idle: Mutex<IdleState>
+
+  private struct IdleState {
+    var timer: IdleTimer?
+    var isOver = false
+  }
 
   /// Two workers: with one, half of the time of small objects goes by waiting for the kernel's locks and
   /// journal; a third gains nothing on one disk.
@@ -39,6 +49,10 @@ public final class RPCConnection: Sendable {
     /// Describes the server in error replies, for bug reports.
     public var sysinfo = ""
     public var owner: LockOwner
+    /// How long nothing may happen on the connection before it is ended; nil: for good.
+    public var idleTimeout: Duration?
+    /// Takes one line for the administrator, where no client can be told.
+    public var tell: @Sendable (String) -> Void = { printToStandardError("borg-serve: \($0)") }
 
     public init(owner: LockOwner) { self.owner = owner }
   }
@@ -52,11 +66,13 @@ public final class RPCConnection: Sendable {
     let server = RPCServer(session: session, reporter: reporter, sysinfo: configuration.sysinfo)
     (self.input, self.output, self.session, self.server) = (input, output, session, server)
     self.reporter = reporter
+    let tell = configuration.tell
+    self.tell = tell
+    idle = Mutex(IdleState(timer: configuration.idleTimeout.map { IdleTimer(timeout: $0, at: .now) }))
     self.pipeline = RequestPipeline(handler: server, output: output, workers: Self.workers) { error in
       // A client that is gone is nothing to report; a disk that fails in the middle of an answer is.
       if let failure = error as? ServeError {
-        printToStandardError(
-          "borg-serve: the connection ends because an answer cannot be completed: \(sentence(failure))")
+        tell("the connection ends because an answer cannot be completed: \(sentence(failure))")
       }
       cancellation.cancel()
       input.interrupt()
@@ -79,6 +95,7 @@ public final class RPCConnection: Sendable {
   /// The periodic work, called every half second or so from another thread.
   public func tick() {
     session.tick()
+    endIfIdle()
     if output.isHungUp {
       interrupt()
     } else if pipeline.readerIsBlocked && input.isHungUp {
@@ -88,11 +105,25 @@ public final class RPCConnection: Sendable {
     }
   }
 
+  private func endIfIdle() {
+    let isNewlyOver = idle.withLock { idle in
+      guard !idle.isOver, idle.timer != nil else { return false }
+      let moved = input.bytesMoved &+ output.bytesMoved
+      idle.isOver =
+        idle.timer?.isOver(moved: moved, isWorking: pipeline.isWorking, at: .now) ?? false
+      return idle.isOver
+    }
+    guard isNewlyOver else { return }
+    tell("the connection ends because nothing has happened on it for as long as --idle-timeout allows")
+    interrupt()
+  }
+
   /// Serves until the connection ends. Blocking.
   ///
   /// When it returns the repository is closed: everything durable, its lock gone, nothing staged. `patience`
   /// is how long a client that was interrupted gets to read its last answers.
   public func run(patience: Duration = .seconds(1)) -> ConnectionEnd {
+    defer { reporter.end() }
     guard pipeline.start(workers: Self.workers) else { return .broken }
     var end = read()
     pipeline.endInput()
@@ -101,10 +132,11 @@ public final class RPCConnection: Sendable {
     } catch .notLocked {
       // Somebody broke the lock: nothing is left to release.
     } catch {
-      printToStandardError("borg-serve: closing the repository failed: \(sentence(error))")
+      tell("closing the repository failed: \(sentence(error))")
       end = .broken
     }
     pipeline.drain(patience: patience)
+    if idle.withLock({ $0.isOver }) { return .idle }
     return pipeline.outputIsBroken ? .broken : end
   }
 
@@ -142,7 +174,7 @@ public final class RPCConnection: Sendable {
     } catch let fault as RPCFault {
       return .fault(fault)
     } catch {
-      printToStandardError("borg-serve: reading from the client failed: \(error)")
+      tell("reading from the client failed: \(error)")
       return .broken
     }
   }

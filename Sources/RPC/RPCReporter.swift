@@ -52,6 +52,11 @@ final class RPCReporter: Reporter {
     for message in early { post(message) }
   }
 
+  /// Lets go of the way out, which leads back here: nothing that has ended would be freed otherwise.
+  func end() {
+    state.withLock { $0 = State() }
+  }
+
   func log(_ level: LogLevel, _ logger: Logger, _ message: @autoclosure () -> String) {
     guard filter.admits(level, logger) else { return }
     send(Self.encode(level, logger, message()))

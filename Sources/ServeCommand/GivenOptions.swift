@@ -17,6 +17,8 @@ struct GivenOptions {
   var permissions: Permissions?
   var storageQuota: UInt64?
   var backend: [UInt8]?
+  var maxConnections: Int?
+  var idleTimeout: Int?
 
   /// Whether an option was given that the original has only after the word `serve`.
   var hasServeOptions: Bool {
@@ -50,6 +52,8 @@ struct GivenOptions {
     case .permissions: permissions = try Self.permissions(text, called: "argument \(definition.names[0])")
     case .storageQuota: storageQuota = try Self.storageQuota(text, definition)
     case .backend: backend = text
+    case .maxConnections: maxConnections = try Self.integer(text, definition, in: 1...10_000)
+    case .idleTimeout: idleTimeout = try Self.integer(text, definition, in: 0...1_000_000_000)
     case .remoteRateLimit, .uploadRateLimit, .remoteBuffer, .uploadBuffer:
       _ = try Self.integer(text, definition)
     case .config:
@@ -70,6 +74,16 @@ struct GivenOptions {
   private static func integer(_ text: [UInt8], _ definition: OptionDefinition) throws(UsageError) -> Int {
     guard let number = OptionValues.integer(text) else {
       throw .argument(definition, "invalid int value: \(quoted(text))")
+    }
+    return number
+  }
+
+  private static func integer(
+    _ text: [UInt8], _ definition: OptionDefinition, in range: ClosedRange<Int>
+  ) throws(UsageError) -> Int {
+    let number = try integer(text, definition)
+    guard range.contains(number) else {
+      throw .argument(definition, "not from \(range.lowerBound) to \(range.upperBound): \(quoted(text))")
     }
     return number
   }
@@ -129,10 +143,15 @@ extension GivenOptions {
     options.storageQuota = storageQuota
     options.rest = present.contains(.rest)
     options.backend = backend
+    options.maxConnections = maxConnections
+    options.idleTimeout = idleTimeout ?? 0
     options.showVersion = present.contains(.showVersion)
     options.showRC = present.contains(.showRC)
     options.logJSON = present.contains(.logJSON)
     options.warnings = OptionDefinition.table.compactMap { present.contains($0.option) ? $0.remark : nil }
+    if maxConnections != nil, socket == nil {
+      options.warnings.append("--max-connections does nothing without --socket")
+    }
     return options
   }
 

@@ -37,7 +37,13 @@ enum Help {
 
     Transport:
       --socket[=PATH]       Listen on the unix socket PATH; without PATH on
-                            borg.sock in the runtime directory (*).
+                            borg.sock in the runtime directory. Or use the sockets
+                            that systemd has opened for this process.
+      --max-connections N   With --socket: serve at most N clients at a time
+                            (default 100). Not to be cut short.
+      --idle-timeout SECONDS
+                            End a connection on which nothing has happened for so
+                            long (default 0: never). Not to be cut short.
       --umask MASK          Octal mask for directories that are created (default
                             0077); files are always for their owner alone.
       --rest                Speak HTTP, for clients of 2.0.0b22 and later (*).
@@ -78,7 +84,7 @@ enum Help {
         command="BORG_XXX=value borg serve [...]",restrict ssh-rsa ...
 
     Exit codes:
-        0  the client has closed the connection
+        0  the client has closed the connection, or was idle for too long
         2  usage error, malformed message, or any other error
        83  repository path not allowed, with --rest (*)
        85  a message that is not a request

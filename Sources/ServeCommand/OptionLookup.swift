@@ -67,7 +67,7 @@ struct OptionLookup {
     -> OptionDefinition?
   {
     let matches = OptionDefinition.table.filter { definition in
-      isAdmitted(definition)
+      isAdmitted(definition) && definition.dialects != .none
         && definition.names.contains { $0.hasPrefix("--") && $0.utf8.starts(with: beginning) }
     }
     let own = level == .serve ? matches : matches.filter { $0.place != .serve }

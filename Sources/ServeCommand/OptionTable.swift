@@ -6,6 +6,7 @@ enum Option: Hashable, Sendable {
   case remotePath, remoteRateLimit, uploadRateLimit, remoteBuffer, uploadBuffer, considerPartFiles
   case debugProfile, rsh, socket, repo, cockpit, config
   case restrictToPath, restrictToRepository, permissions, appendOnly, storageQuota, rest, backend
+  case maxConnections, idleTimeout
 }
 
 /// Groups of Borg versions that have the same set of options.
@@ -20,6 +21,8 @@ struct Dialects: OptionSet, Sendable {
   static let b21 = Self(rawValue: 1 << 5)
   static let b22 = Self(rawValue: 1 << 6)
   static let later = Self(rawValue: 1 << 7)
+  /// Options of no Borg version: they are known by their whole names only, so that they disturb no abbreviation.
+  static let none: Self = []
 
   static let borg1: Self = [.v11, .v12]
   static let each: [Self] = [.v11, .v12, .b16, .b18, .b20, .b21, .b22, .later]
@@ -121,5 +124,12 @@ extension OptionDefinition {
     .init(option: .rest, names: ["--rest"], place: .serve, dialects: [.b22, .later]),
     .init(
       option: .backend, names: ["--backend"], operand: .required, place: .serve, dialects: [.b22, .later]),
+    .init(
+      option: .maxConnections, names: ["--max-connections"], operand: .required, place: .serve,
+      dialects: .none,
+      onlyOnce: true),
+    .init(
+      option: .idleTimeout, names: ["--idle-timeout"], operand: .required, place: .serve, dialects: .none,
+      onlyOnce: true),
   ]
 }

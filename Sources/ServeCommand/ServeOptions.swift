@@ -47,6 +47,10 @@ public struct ServeOptions: Hashable, Sendable {
   public var rest = false
   /// With `rest`: URL of the repository, such as `FILE:/srv/repo`. Names what is asked for, grants nothing.
   public var backend: [UInt8]?
+  /// With `socket`: clients at a time, from 1; nil: as many as the server thinks good. No option of Borg's.
+  public var maxConnections: Int?
+  /// Seconds after which a connection on which nothing happens is ended; 0: never. No option of Borg's.
+  public var idleTimeout = 0
   public var showVersion = false
   public var showRC = false
   /// Borg 1.x until it has negotiated; without effect in Borg 2.

@@ -54,6 +54,9 @@ public final class RequestPipeline<Handler: RequestHandler>: Sendable {
     var readerIsBlocked = false
     var isInterrupted = false
     var senderEnded = false
+    /// Workers that have requests, and those of them that wait for the client to take log records.
+    var working = 0
+    var waitingForClient = 0
     var threads: [WorkerThread] = []
   }
 
@@ -75,7 +78,11 @@ public final class RequestPipeline<Handler: RequestHandler>: Sendable {
     var bodies: [@Sendable () -> Void] = (0..<workers).map { worker in { [self] in work(worker) } }
     bodies.append { [self] in send() }
     for body in bodies {
-      guard let thread = WorkerThread(body) else { return false }
+      guard let thread = WorkerThread(body) else {
+        endInput()
+        for thread in state.withLock({ $0.threads }) { thread.join() }
+        return false
+      }
       state.withLock { $0.threads.append(thread) }
     }
     return true
@@ -138,10 +145,15 @@ public final class RequestPipeline<Handler: RequestHandler>: Sendable {
     state.wait { $0.schedule.isIdle ? () : nil }
   }
 
-  /// Waits until every answer is sent; once the pipeline is interrupted, for as long as `patience` lasts.
+  /// Whether a request is being worked on. One that waits for the client to take what is its is not.
+  public var isWorking: Bool { state.withLock { $0.working > $0.waitingForClient } }
+
+  /// Waits until every answer is sent; once the pipeline is interrupted, for as long as `patience` lasts. Then it hangs
+  /// up, and waits for all threads to end; where the output cannot do that it leaves the sending one behind.
   public func drain(patience: Duration) {
     state.wait { $0.senderEnded || $0.isInterrupted ? () : nil }
-    guard state.wait(timeout: patience, until: { $0.senderEnded ? () : nil }) != nil else { return }
+    let isSent = state.wait(timeout: patience) { $0.senderEnded ? () : nil } != nil
+    guard isSent || output.hangUp() else { return }
     for thread in state.withLock({ $0.threads }) { thread.join() }
   }
 
@@ -150,9 +162,13 @@ public final class RequestPipeline<Handler: RequestHandler>: Sendable {
   /// Sends a message that answers nothing, such as a log record, before any answer that is still to come.
   /// Blocks while the client is too slow for them.
   public func post(_ message: [UInt8]) {
+    var isWaiting = false
     state.wait { state -> Void? in
-      state.recordBytes < Limits.requestBytesInFlight || state.outputIsBroken || state.inputEnded
-        ? () : nil
+      let hasRoom =
+        state.recordBytes < Limits.requestBytesInFlight || state.outputIsBroken || state.inputEnded
+      if isWaiting == hasRoom { state.waitingForClient += hasRoom ? -1 : 1 }
+      isWaiting = !hasRoom
+      return hasRoom ? () : nil
     }
     state.update { state in
       guard !state.outputIsBroken else { return }
@@ -174,12 +190,16 @@ public final class RequestPipeline<Handler: RequestHandler>: Sendable {
           guard let job = state.schedule.take(for: worker) else { break }
           jobs.append(job)
         }
-        if !jobs.isEmpty { return jobs }
+        if !jobs.isEmpty {
+          state.working += 1
+          return jobs
+        }
         return state.inputEnded && state.schedule.isIdle ? [] : nil
       }
       guard !jobs.isEmpty else { return }
       let answers = jobs.map { handler.answer($0.request) }
       state.update { state in
+        state.working -= 1
         for (job, answer) in zip(jobs, answers) {
           state.schedule.finish(job, with: answer)
           state.answerBytes += answer.weight
@@ -199,7 +219,8 @@ public final class RequestPipeline<Handler: RequestHandler>: Sendable {
   private static var parcelSize: Int { 128 * 1024 }
 
   private func send() {
-    var buffer = [UInt8](repeating: 0, count: Limits.readBlock)
+    // Filled in when it is first needed: most connections of a quiet server stream nothing.
+    var buffer: [UInt8] = []
     while let parcel = nextParcel() {
       do {
         try output.write(parcel.bytes, count: parcel.bytes.count)
@@ -241,6 +262,7 @@ public final class RequestPipeline<Handler: RequestHandler>: Sendable {
   /// head has promised them, and a client waits for no others.
   private func stream(_ object: any StoredObject, _ count: Int, _ buffer: inout [UInt8]) throws {
     var offset = 0
+    if buffer.isEmpty { buffer = [UInt8](repeating: 0, count: Limits.readBlock) }
     while offset < count {
       let length = min(try object.read(at: offset, into: &buffer), count - offset)
       guard length > 0 else { throw ServeError.integrity("object ended early") }

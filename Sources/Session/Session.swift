@@ -200,8 +200,7 @@ public final class Session: Sendable {
 
   /// The periodic work, called every second or so: publishing what has waited, keeping a silent client's
   /// lock fresh for a day.
-  public func tick() {
-    let now = ContinuousClock.now
+  public func tick(at now: ContinuousClock.Instant = .now) {
     let (repository, isDue) = state.withLock { state in
       let silence = now - state.lastRequest
       let isDue =

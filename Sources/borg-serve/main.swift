@@ -45,29 +45,30 @@ enum Process {
   }
 
   private static func serve(_ options: ServeOptions) -> ExitCode {
-    guard !options.rest, options.socket == nil else {
-      printToStandardError(
-        "borg-serve: \(options.rest ? "--rest" : "--socket") is not supported by this version yet.")
+    guard !options.rest else {
+      printToStandardError("borg-serve: --rest is not supported by this version yet.")
       return .failure
     }
-    guard isatty(STDIN_FILENO) == 0 else {
+    guard options.socket != nil || isatty(STDIN_FILENO) == 0 else {
       printToStandardError("borg-serve: standard input is a terminal; borg clients start this over ssh.")
       return .failure
     }
     setFileModeCreationMask(options.umask)
     raiseOpenFileLimit()
-    enlargePipe(STDIN_FILENO)
-    enlargePipe(STDOUT_FILENO)
     do {
       let signals = try EndSignals()
       let granted = GrantedRoots(paths: options.restrictToPaths, repositories: options.restrictToRepositories)
+      let configuration = configuration(options, granted)
+      if let socket = options.socket {
+        return SocketService(options: options, socket: socket, configuration: configuration).run(
+          until: signals)
+      }
+      enlargePipe(STDIN_FILENO)
+      enlargePipe(STDOUT_FILENO)
       let confinement = try confine(to: granted)
       let connection = RPCConnection(
-        input: try ByteInput(STDIN_FILENO), output: ByteOutput(STDOUT_FILENO),
-        configuration: configuration(options, granted))
-      if let confinement { connection.log(.debug, .serve, confinement) }
-      for warning in options.warnings { connection.log(.warning, .serve, warning) }
-      if options.showVersion { connection.log(.info, .showVersion, Version.line) }
+        input: try ByteInput(STDIN_FILENO), output: ByteOutput(STDOUT_FILENO), configuration: configuration)
+      connection.greet(options, confinement)
       return serve(connection, until: signals)
     } catch {
       printToStandardError("borg-serve: cannot start: \(error)")
@@ -94,7 +95,7 @@ enum Process {
     let end = connection.run()
     if let number = signal.withLock({ $0 }) { return .signal(number) }
     switch end {
-    case .closed: return .success
+    case .closed, .idle: return .success
     case .broken, .interrupted: return .failure
     case .fault(.notAMap):
       printToStandardError("borg-serve: got unexpected RPC data format from client.")
@@ -105,10 +106,10 @@ enum Process {
     }
   }
 
-  /// Has the kernel confine a restricted process; says what came of it.
-  private static func confine(to granted: GrantedRoots) throws -> String? {
+  /// Has the kernel confine a restricted process; says what came of it. Files may be removed in `removable` too.
+  static func confine(to granted: GrantedRoots, removable: [RepositoryPath] = []) throws -> String? {
     guard !granted.areUnrestricted else { return nil }
-    switch try Confinement.confine(to: granted) {
+    switch try Confinement.confine(to: granted, removable: removable) {
     case .confined(let roots, let substitutes):
       // Which ones is not the client's to know.
       let directories = roots.count == 1 ? "one directory" : "\(roots.count) directories"
@@ -138,6 +139,7 @@ enum Process {
     }
     if let refusal = options.refusal { configuration.session.refusal = .unsupported(refusal) }
     configuration.filter = LogFilter(level: level(options.logLevel), debugTopics: options.debugTopics)
+    configuration.idleTimeout = options.idleTimeout > 0 ? .seconds(options.idleTimeout) : nil
     let showsSystem = Host.environment("BORG_SHOW_SYSINFO").map { $0 != Array("no".utf8) } ?? true
     configuration.sysinfo = showsSystem ? "\(Version.line)\n" : ""
     return configuration
@@ -151,5 +153,14 @@ enum Process {
     case .info: .info
     case .debug: .debug
     }
+  }
+}
+
+extension RPCConnection {
+  /// What the client is told before anything else.
+  func greet(_ options: ServeOptions, _ confinement: String?) {
+    if let confinement { log(.debug, .serve, confinement) }
+    for warning in options.warnings { log(.warning, .serve, warning) }
+    if options.showVersion { log(.info, .showVersion, Version.line) }
   }
 }

@@ -145,4 +145,71 @@ struct ByteStreamTests {
   @Test func `writing nothing does nothing`() throws {
     #expect(throws: Never.self) { try ByteOutput(-1).write([], count: 0) }
   }
+
+  // MARK: Sockets
+
+  /// A client's and a server's end of one connection.
+  private func connection() throws -> (ConnectedSocket, ConnectedSocket) {
+    let directory = try TemporaryDirectory()
+    let path = directory.path + Array("/socket".utf8)
+    let listener = try ListeningSocket(bindingTo: path)
+    try listener.listen()
+    let client = try ConnectedSocket(connectingTo: path)
+    return (client, try #require(try listener.accept()))
+  }
+
+  @Test func `streams count the bytes that they move`() throws {
+    let (client, server) = try connection()
+    let (output, input) = (ByteOutput(client), try ByteInput(server))
+    let copy = output
+    try output.write([1, 2, 3], count: 3)
+    try copy.write([4], count: 1)
+    #expect(output.bytesMoved == 4 && copy.bytesMoved == 4)
+    #expect(try input.read(behind: [9, 9], capacity: 5).bytes == [9, 9, 1, 2, 3])
+    #expect(input.bytesMoved == 3)
+    client.shutDown()
+    #expect(try input.read(behind: [9], capacity: 5).bytes == [9, 4])
+    #expect(try input.read(behind: [], capacity: 5).isEnd)
+    #expect(input.bytesMoved == 4)
+  }
+
+  @Test func `a write that waits on a socket counts what the peer takes, and fails when it is hung up`()
+    throws
+  {
+    let (client, server) = try connection()
+    let output = ByteOutput(server)
+    let writing = try Background { () -> Errno? in
+      do throws(Errno) {
+        try output.write([UInt8](repeating: 0, count: 1 << 24), count: 1 << 24)
+        return nil
+      } catch {
+        return error
+      }
+    }
+    _ = try ByteInput(client).read(behind: [], capacity: 1 << 20)
+    #expect(writing.value(within: .milliseconds(50)) == nil)
+    #expect((1..<1 << 24).contains(output.bytesMoved))
+    #expect(output.hangUp())
+    #expect(writing.value() == .brokenPipe)
+  }
+
+  @Test func `a descriptor that is the caller's is not hung up`() throws {
+    let channel = try Channel(.socket)
+    #expect(!ByteOutput(channel.writer).hangUp())
+    #expect(throws: Never.self) { try ByteOutput(channel.writer).write([1], count: 1) }
+  }
+
+  @Test func `a socket is open for as long as one of its streams is`() throws {
+    let (client, server) = try connection()
+    let input = try ByteInput(client)
+    do {
+      let output = ByteOutput(server)
+      _ = consume server
+      try output.write([1], count: 1)
+      #expect(try input.read(behind: [], capacity: 5).bytes == [1])
+      withExtendedLifetime(output) {}
+    }
+    let reading = try Background { (try? input.read(behind: [], capacity: 5).isEnd) ?? false }
+    #expect(reading.value() == true)
+  }
 }

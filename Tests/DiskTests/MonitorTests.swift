@@ -11,6 +11,23 @@ struct MonitorTests {
     for (index, waiting) in waiting.enumerated() { #expect(try #require(waiting.value()) > index) }
   }
 
+  /// The waiter has looked once, and so sleeps when the update comes: what it has read must not be what it goes by.
+  @Test(arguments: [Duration?.none, .seconds(3600)])
+  func `a waiter that has looked in vain sees the update that wakes it`(timeout: Duration?) throws {
+    let monitor = Monitor(false)
+    let hasLooked = Monitor(false)
+    let look: @Sendable (inout Bool) -> Bool? = { state in
+      hasLooked.update { $0 = true }
+      return state ? true : nil
+    }
+    let waiting = try Background {
+      timeout.map { monitor.wait(timeout: $0, until: look) ?? false } ?? monitor.wait(until: look)
+    }
+    hasLooked.wait { $0 ? () : nil }
+    monitor.update { $0 = true }
+    #expect(waiting.value() == true)
+  }
+
   @Test func `a wait that is over at once needs no update`() {
     let monitor = Monitor("x")
     #expect(monitor.wait { $0 } == "x")

@@ -79,4 +79,39 @@ import Testing
     #expect(throws: ServeError.lockTimeout("repo")) { try repository.refreshLock() }
     try other.close()
   }
+
+  @Test func `shared locks that one process writes in one millisecond are several, and each has its end`()
+    throws
+  {
+    try repository.close()
+    let owner = LockOwner(hostID: "here@1", now: { [now = clock.now] in now })
+    let readers = try (0..<20).map { _ in
+      var opener = Opener(locking: store, exclusive: false)
+      opener.owner = owner
+      return try opener.open()
+    }
+    for left in (0..<20).reversed() {
+      #expect(try store.names(.locks).count == left + 1)
+      try readers[left].close()
+    }
+    #expect(try store.names(.locks) == [])
+  }
+
+  @Test func `a clock that is set back takes the times of new locks with it`() throws {
+    try repository.close()
+    let clock = clock
+    clock.advance(seconds: -60)
+    var opener = Opener(locking: store, exclusive: false)
+    opener.owner = LockOwner(hostID: "here@1", now: { clock.now })
+    let first = try opener.open()
+    clock.advance(seconds: -60)
+    let second = try opener.open()
+    let times = try store.names(.locks).map { name in
+      let bytes = try #require(try store.load(named("locks/\(name)"), limit: 1000))
+      return try LockRecord(parsing: bytes.span).time.milliseconds
+    }
+    #expect(times.sorted() == [clock.now, clock.now + 60_000])
+    try first.close()
+    try second.close()
+  }
 }

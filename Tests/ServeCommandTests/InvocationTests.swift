@@ -105,7 +105,7 @@ import Testing
   @Test(arguments: [
     "--lock-wait", "--umask", "--socket", "--repo", "--rsh", "--remote-path", "--upload-ratelimit",
     "--upload-buffer",
-    "--debug-profile",
+    "--debug-profile", "--max-connections", "--idle-timeout",
   ])
   func `there can be only one of some options, at each level`(option: String) {
     #expect(parse(["\(option)=1", "serve", "\(option)=1"]).options != nil)
@@ -131,6 +131,27 @@ import Testing
   ])
   func `what is no quota for Borg 1.4 is an error`(text: String) {
     #expect(parse(["serve", "--storage-quota=\(text)"]).error?.contains("--storage-quota") == true)
+  }
+
+  @Test func `connections and idle time are numbers in their bounds`() throws {
+    let none = try #require(parse(["serve", "--socket"]).options)
+    #expect(none.maxConnections == nil && none.idleTimeout == 0)
+    let words = ["serve", "--socket", "--max-connections=5", "--idle-timeout", "600"]
+    let given = try #require(parse(words).options)
+    #expect(given.maxConnections == 5 && given.idleTimeout == 600 && given.warnings == [])
+    #expect(parse(["serve", "--max-connections=5"]).options?.warnings.count == 1)
+    #expect(parse(["serve", "--idle-timeout=0"]).options?.idleTimeout == 0)
+    for bad in ["0", "-1", "10001", "x", ""] {
+      #expect(parse(["serve", "--max-connections=\(bad)"]).error?.contains("--max-connections") == true)
+    }
+    for bad in ["-1", "1000000001", "1.5", ""] {
+      #expect(parse(["serve", "--idle-timeout=\(bad)"]).error?.contains("--idle-timeout") == true)
+    }
+  }
+
+  @Test(arguments: ["--max-connection=5", "--max=5", "--idle-t=5", "--idle=5", "--m=5"])
+  func `options of our own cannot be cut short`(word: String) {
+    #expect(parse(["serve", word]).error?.contains("unrecognized arguments: \(word)") == true)
   }
 
   @Test func `numbers beyond the machine's do not overflow`() {

@@ -67,6 +67,39 @@ import Testing
   }
 }
 
+@Suite struct `The directory of the default socket` {
+  private func candidates(_ environment: [String: String]) -> [RuntimeDirectory] {
+    RuntimeDirectory.candidates(userID: 1000) { environment[$0].map { Array($0.utf8) } }
+  }
+
+  private func sockets(_ environment: [String: String]) -> [String] {
+    candidates(environment).map { String(decoding: $0.socket, as: UTF8.self) }
+  }
+
+  @Test func `what the administrator names is used, whatever it is`() {
+    let all = ["BORG_RUNTIME_DIR": "/r", "BORG_BASE_DIR": "/b", "XDG_RUNTIME_DIR": "/x"]
+    #expect(sockets(all) == ["/r/borg.sock"])
+    #expect(sockets(all.filter { $0.key != "BORG_RUNTIME_DIR" }) == ["/b/.cache/borg/borg.sock"])
+    #expect(candidates(all).map(\.condition) == [.none])
+  }
+
+  @Test func `else the user's runtime directory, if it is private, else one for temporary files`() {
+    #expect(
+      sockets(["XDG_RUNTIME_DIR": "/x", "TMPDIR": "/t"]) == [
+        "/x/borg/borg.sock", "/run/user/1000/borg/borg.sock", "/t/runtime-1000/borg/borg.sock",
+      ])
+    let conditions: [RuntimeDirectory.Condition] = [
+      .isPrivate(made: true), .isPrivate(made: false), .isMadePrivate,
+    ]
+    #expect(candidates(["XDG_RUNTIME_DIR": "/x"]).map(\.condition) == conditions)
+  }
+
+  @Test func `empty variables are none, and a relative runtime directory is none`() {
+    let empty = ["BORG_RUNTIME_DIR": "", "BORG_BASE_DIR": "", "XDG_RUNTIME_DIR": "x", "TMPDIR": ""]
+    #expect(sockets(empty) == ["/run/user/1000/borg/borg.sock", "/tmp/runtime-1000/borg/borg.sock"])
+  }
+}
+
 @Suite struct `Help and version` {
   @Test func `no line of the help is longer than 79 columns`() {
     for line in Help.text.split(separator: "\n") {

@@ -405,4 +405,32 @@ struct SessionTests {
     #expect(place.locks(of: "repository") == 1)
     try place.session.close()
   }
+
+  // MARK: Ticking
+
+  @Test func `weakness 16: the lock of a client that says nothing is renewed, for a day`() throws {
+    let clock = Monitor(Host.now())
+    let root = try TemporaryDirectory()
+    let session = Session(
+      configuration: SessionConfiguration(),
+      owner: LockOwner(hostID: "tests@1", now: { clock.withLock { $0 } }),
+      reporter: Notebook(), cancellation: Cancellation())
+    let mode = ObjectRepository.Mode(locks: true, isExclusive: true, lockWait: .zero)
+    _ = try session.open(path: root.path + Array("/repository".utf8), creates: true, mode)
+    let lock = { try root.directory.directory("repository/locks").entries().filter { !$0.hasSuffix(".tmp") } }
+    var before = try lock()
+    // Ticks as far apart as a lock may grow old.
+    for quarter in 1..<96 {
+      clock.update { $0 += Int64(Limits.lockRefreshSeconds + 1) * 1000 }
+      session.tick(at: .now + .seconds((Limits.lockRefreshSeconds) * quarter))
+      let after = try lock()
+      #expect(after.count == 1 && after != before)
+      before = after
+    }
+    clock.update { $0 += Int64(Limits.lockRefreshSeconds + 1) * 1000 }
+    session.tick(at: .now + .seconds(Limits.silentClientSeconds))
+    #expect(try lock() == before)
+    try session.close()
+    #expect(try lock() == [])
+  }
 }

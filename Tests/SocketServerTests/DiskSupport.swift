@@ -1,0 +1,1 @@
+../DiskTests/Support.swift
