@@ -12,13 +12,24 @@ public struct SystemCalls: DiskCalls {
   public func open(_ name: String, in directory: RawDescriptor, _ mode: OpenMode)
     throws(Errno) -> RawDescriptor
   {
-    let flags: Int32 =
-      switch mode {
-      case .read: O_RDONLY | O_NOCTTY | O_NONBLOCK
-      case .directory: O_RDONLY | O_DIRECTORY
-      case .create: O_RDWR | O_CREAT | O_EXCL
-      }
+    let flags: Int32
+    switch mode {
+    case .read: return try openUntouched(name, in: directory)
+    case .directory: flags = O_RDONLY | O_DIRECTORY
+    case .create: flags = O_RDWR | O_CREAT | O_EXCL
+    }
     return try retrying { unsafe openat(directory, name, flags | O_CLOEXEC, 0o600) }
+  }
+
+  /// Opens a file for reading, without a note of when: the first read of every object would change its inode, in the
+  /// journal and on the disk. Only the file's owner may ask for that.
+  private func openUntouched(_ name: String, in directory: RawDescriptor) throws(Errno) -> RawDescriptor {
+    let flags = O_RDONLY | O_NOCTTY | O_NONBLOCK | O_CLOEXEC
+    do {
+      return try retrying { unsafe openat(directory, name, flags | borg_no_access_time()) }
+    } catch .notPermitted {
+      return try retrying { unsafe openat(directory, name, flags) }
+    }
   }
 
   /// Opens a directory by its absolute path, which may be any bytes but NUL.
