@@ -160,9 +160,11 @@ public final class RequestPipeline<Handler: RequestHandler>: Sendable {
   /// Waits until every answer is sent; once the pipeline is interrupted, for as long as `patience` lasts.
   public func drain(patience: Duration) {
     waitAsOther { $0.senderEnded || $0.isInterrupted }
-    // From here on nobody else waits with a thread that the counter could save.
+    // This too waits among the others, whom a change only wakes if it knows of them.
     state.withLock { $0.otherWaits += 1 }
-    guard state.wait(timeout: patience, until: { $0.senderEnded ? () : nil }) != nil else { return }
+    let isSent: Void? = state.wait(timeout: patience) { $0.senderEnded ? () : nil }
+    state.withLock { $0.otherWaits -= 1 }
+    guard isSent != nil else { return }
     for thread in state.withLock({ $0.threads }) { thread.join() }
   }
 
