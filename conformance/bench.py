@@ -1,14 +1,19 @@
 #!/usr/bin/env python3
-"""Measures our server against the original in one run, with the same request streams and no client in between.
+"""Measures our server against the original in one run, with the same request streams, and against what the machine can do.
 
 Traps that this avoids: every repository is put on a freshly made ext4 on a loop device, because ext4 is slow for minutes
-where many files were just removed; each stream is fed from a file and, again, through a 64 KiB pipe as ssh would do it;
-the two servers alternate, and medians are taken. Our server syncs, as always; the original never does. Prints a table in
-Markdown. Peak memory is VmHWM, sampled until the server ends. Needs root, for the file system.
+where many files were just removed; the two servers and the limit (`cp`, `cat`) alternate, and medians are taken. Our server
+syncs, as always; the original never does. Without root, or a loop device, repositories lie in a new directory instead.
+
+Prints a table in Markdown: for each figure both servers, their ratio, the limit where there is one, the goal and whether it
+is reached ("nearly": missed by less than a fifth; --quick proves nothing and says so). CPU seconds are the server's own,
+peak memory is VmHWM. --only takes words of sections: start, small, big, index, socket, client.
 """
 
+import fcntl
 import os
 import shutil
+import socket
 import statistics
 import subprocess
 import sys
@@ -19,109 +24,335 @@ sys.dont_write_bytecode = True
 import bed
 import streams
 
+MIB = 1 << 20
+
+
+class Goal:
+    """`times`: original / ours at least; `limit`: ours / limit at most; `most`: ours at most."""
+
+    def __init__(self, times=None, limit=None, most=None):
+        self.parts = [(f"≥ {times} ×", lambda first, ours, best: first and first / ours / times) for _ in [0] if times]
+        self.parts += [(f"≤ {limit} × limit", lambda first, ours, best: best and limit * best / ours) for _ in [0] if limit]
+        self.parts += [(f"≤ {most}", lambda first, ours, best: most / ours) for _ in [0] if most]
+
+    def __str__(self):
+        return ", ".join(text for text, _ in self.parts)
+
+    def verdict(self, *figures):
+        margins = [margin(*figures) for _, margin in self.parts]
+        known = [margin for margin in margins if margin]
+        if not known:
+            return ""
+        return "yes" if min(known) >= 1 else "nearly" if min(known) > 0.8 else "**no**"
+
 
 class Bench:
     def __init__(self, options):
         self.options = options
+        self.quick = options.quick
+        small, big, self.index_size = (5000, 200, 32) if self.quick else (50000, 2000, 512)
+        self.sizes = {"small": (small, 1024), "big": (big, MIB)}
+        self.image = 1024 if self.quick else 4096  # MiB
         memory = {line.split(":")[0]: int(line.split()[1]) // 1024 for line in open("/proc/meminfo")}
-        small, big = (5000, 200) if options.quick else (50000, 2000)
-        self.sizes = {"small": (small, 1024), "big": (big, 1 << 20)}
-        self.image = 4096 if not options.quick else 1024  # MiB
-        in_memory = memory["MemAvailable"] > 3 * self.image and os.access("/dev/shm", os.W_OK) and shutil.disk_usage("/dev/shm").free >> 20 > 2 * self.image
+        in_memory = memory["MemAvailable"] > 3 * self.image and os.access("/dev/shm", os.W_OK) and shutil.disk_usage("/dev/shm").free // MIB > 2 * self.image
         self.place = bed.Place("bench", options.keep, inside="/dev/shm" if in_memory else None)
-        self.where = "in memory (/dev/shm)" if in_memory else "on disk"
+        self.mounts = os.geteuid() == 0 and subprocess.run(["losetup", "-f"], capture_output=True).returncode == 0
+        self.where = ("on a fresh ext4" if self.mounts else "in a new directory (no root or no loop device: put figures are worth little)") + \
+            (", in memory" if in_memory else ", on disk")
         self.servers = {"original": options.original, "ours": options.server}
-        self.figures = {}  # (row, server): [numbers]
+        self.figures, self.goals, self.skipped = {}, {}, []  # figures: (row, server or "limit"): [numbers]
 
-    def note(self, row, server, value):
+    def note(self, row, server, value, goal=None):
         self.figures.setdefault((row, server), []).append(value)
+        if goal or row not in self.goals:
+            self.goals[row] = goal or Goal()
 
-    def start_up(self):
-        for _ in range(5 if self.options.quick else 20):
+    def skip(self, section, reason):
+        self.skipped.append(f"{section}: {reason}")
+        print(f"skipped {section}: {reason}", file=sys.stderr, flush=True)
+
+    def disk(self):
+        """An empty directory for one repository, and what gives it up."""
+        if self.mounts:
+            disk = bed.FileSystem(self.place, "disk", megabytes=self.image)
+            return disk.path, lambda: (disk.unmount(), disk.image.unlink())
+        path = self.place.directory("disk")
+        return path, lambda: shutil.rmtree(path)
+
+    def stream(self, kind, phase):
+        path, (count, size) = self.place / f"{kind}.{phase}", self.sizes[kind]
+        if not path.exists():
+            with open(path, "wb") as out:
+                streams.write(out, phase, count, size, "repository")
+        return path
+
+    def run(self, name, stream, directory, *, marks=(), through_pipe=False):
+        """Feeds a server one stream from a file; what it took, and when the answers with the numbers in `marks` came."""
+        pack = bed.load_msgpack().packb
+        environment = {"PATH": os.environ["PATH"], "HOME": str(self.place.path), "LANG": "C.UTF-8", "BORG_BASE_DIR": str(self.place / "home")}
+        with open(stream, "rb") as source, open(os.devnull, "wb") as nowhere:
+            taken = Run(time.perf_counter())
+            # As sshd makes it: a server may enlarge it.
+            answers, out = os.pipe() if marks or through_pipe else (None, nowhere.fileno())
+            server = subprocess.Popen([self.servers[name], "serve"], cwd=directory, env=environment, stdin=source, stdout=out)
+            watcher = threading.Thread(target=watch_peak, args=(server, taken), daemon=True)
+            watcher.start()
+            reader = None
+            if answers is not None:
+                os.close(out)
+                if through_pipe:
+                    reader = subprocess.Popen(["cat"], stdin=answers, stdout=nowhere)
+                else:
+                    taken.find({number: pack({"i": number, "r": None}) for number in marks}, answers)
+                os.close(answers)
+            taken.wait(server)
+            if reader:
+                reader.wait()
+                taken.seconds = time.perf_counter() - taken.started
+        if server.returncode != 0:
+            bed.die(f"{name} ended with {server.returncode} on {stream.name}")
+        return taken
+
+    # --- sections ---------------------------------------------------------------------------------------------------------
+
+    def start(self, _):
+        for _ in range(5 if self.quick else 10):
             for name, command in self.servers.items():
                 started = time.perf_counter()
                 server = bed.Server(command, cwd=self.place.path, stderr=subprocess.DEVNULL)
                 server.call("negotiate", client_data={"client_version": [2, 0, 0, -3, 18]})
-                self.note("start to first answer, ms", name, (time.perf_counter() - started) * 1000)
-                self.note("memory when idle, MB", name, memory_of(server.process.pid, "VmRSS") / 1000)
+                self.note("start to first answer, ms", name, (time.perf_counter() - started) * 1000, Goal(most=6))
+                self.note("resident when idle, MB", name, memory_of(server.process.pid, "VmRSS") / 1000, Goal(most=12))
                 server.end()
 
-    def run(self, name, stream, directory, piped):
-        """Feeds one stream; seconds from start to exit, and the peak memory in MB."""
-        command = [self.servers[name], "serve"]
-        environment = {"PATH": os.environ["PATH"], "HOME": str(self.place.path), "LANG": "C.UTF-8", "BORG_BASE_DIR": str(self.place / "home")}
-        peak, helpers = [0], []
-        with open(stream, "rb") as source, open(os.devnull, "wb") as nowhere:
-            started = time.perf_counter()
-            if piped:
-                helpers.append(subprocess.Popen(["cat"], stdin=source, stdout=subprocess.PIPE))
-            server = subprocess.Popen(command, cwd=directory, env=environment, stdin=helpers[0].stdout if piped else source,
-                                      stdout=subprocess.PIPE if piped else nowhere)
-            if piped:
-                helpers[0].stdout.close()
-                helpers.append(subprocess.Popen(["cat"], stdin=server.stdout, stdout=nowhere))
-                server.stdout.close()
-            watcher = threading.Thread(target=watch_peak, args=(server, peak), daemon=True)
-            watcher.start()
-            code = server.wait(600)
-            for helper in helpers:
-                helper.wait(60)
-            seconds = time.perf_counter() - started
-        if code != 0:
-            bed.die(f"{name} ended with {code} on {stream.name}")
-        return seconds, peak[0] / 1000
+    def small(self, run):
+        count, size = self.sizes["small"]
+        label, cpu = f"{count:,} × 1 KiB", {}
+        for name in self.order(run):
+            directory, end = self.disk()
+            put = self.run(name, self.stream("small", "put"), directory, marks=(count + 2, count + 3))
+            self.prove(name, directory, count)
+            self.note(f"put {label}, barrier included, s", name, put.seconds, Goal(times=4))
+            self.note(f"put {label}, CPU s", name, put.cpu)
+            self.note(f"put {label}, user CPU s (limit: 1/20 of the original's CPU)", name, put.user, Goal(limit=1))
+            if name == "original":
+                self.note(f"put {label}, user CPU s (limit: 1/20 of the original's CPU)", "limit", put.cpu / 20)
+            else:
+                self.note("wait at the barrier, µs per object", name, (put.marks[count + 3] - put.marks[count + 2]) / count * 1e6, Goal(most=10))
+            get = self.run(name, self.stream("small", "get"), directory)
+            self.note(f"get {label}, s", name, get.seconds, Goal(times=10))
+            self.note(f"get {label}, CPU s", name, get.cpu)
+            if run == 0:
+                self.verify(name, directory, "small")
+            end()
 
-    def transfer(self, kind, run):
-        count, size = self.sizes[kind]
-        label = f"{count:,} x {size // 1024:,} KiB"
-        put, get = self.place / f"{kind}.put", self.place / f"{kind}.get"
-        for path, phase in ((put, "put"), (get, "get")):
-            if not path.exists():
-                with open(path, "wb") as out:
-                    streams.write(out, phase, count, size, "repository")
-        for piped in (False, True):
-            how = "through pipes" if piped else "from a file"
-            for name in sorted(self.servers, reverse=bool(run % 2)):
-                disk = bed.FileSystem(self.place, "disk", megabytes=self.image)
-                seconds, peak = self.run(name, put, disk.path, piped)
-                self.note(f"put {label}, {how}, s", name, seconds)
-                self.note(f"put {label}, {how}, peak MB", name, peak)
-                stored = sum(len(names) for _, _, names in os.walk(disk.path / "repository/data"))
-                if stored != count:
-                    bed.die(f"{name} stored {stored} of {count} objects")
-                seconds, peak = self.run(name, get, disk.path, piped)
-                self.note(f"get {label}, {how}, s", name, seconds)
-                self.note(f"get {label}, {how}, peak MB", name, peak)
-                if run == 0 and not piped:
-                    self.verify(name, get, disk.path, count, size)
-                disk.unmount()
-                disk.image.unlink()
+    def big(self, run):
+        count, size = self.sizes["big"]
+        label = f"{count:,} × 1 MiB"
+        rows = [f"put {label}, to the last answer before `close`, s (limit: cp)", f"put {label}, with `close`, s (limit: cp, sync -f)",
+                f"get {label} through a pipe, s (limit: cat, pipe of 1 MiB)"]
+        for name in self.order(run, "limit"):
+            directory, end = self.disk()
+            if name == "limit":
+                answered, closed, read = self.copy(directory, count)
+            else:
+                put = self.run(name, self.stream("big", "put"), directory, marks=(count + 2, count + 3))
+                self.prove(name, directory, count)
+                answered, closed = (put.marks[number] - put.started for number in (count + 2, count + 3))
+                get = self.run(name, self.stream("big", "get"), directory, through_pipe=True)
+                read = get.seconds
+                self.note(f"put {label}, CPU s", name, put.cpu)
+                self.note(f"get {label}, CPU s", name, get.cpu)
+                self.note(f"peak memory, put {label}, MB", name, put.peak, Goal(most=24))
+                self.note(f"peak memory, get {label}, MB", name, get.peak, Goal(most=24))
+                if run == 0:
+                    self.verify(name, directory, "big")
+            for row, value, goal in zip(rows, (answered, closed, read), (Goal(times=2, limit=1.3), Goal(limit=1.3), Goal(times=4, limit=1.2))):
+                self.note(row, name, value, goal)
+            end()
 
-    def verify(self, name, stream, directory, count, size):
+    def copy(self, directory, count):
+        """What the machine can do: `cp` of as many files, with `sync -f`, and `cat` of them through a pipe."""
+        source = self.place.directory("source")
+        if not any(source.iterdir()):
+            block = os.urandom(MIB)
+            for number in range(count):
+                (source / str(number)).write_bytes(block)
+        started = time.perf_counter()
+        subprocess.run(["cp", "-r", source, directory / "copy"], check=True)
+        copied = time.perf_counter() - started
+        subprocess.run(["sync", "-f", directory], check=True)
+        synced = time.perf_counter() - started
+        files = [directory / "copy" / str(number) for number in range(count)]
+        started = time.perf_counter()
+        answers, out = large_pipe()
+        reader = subprocess.Popen(["cat"], stdin=answers, stdout=subprocess.DEVNULL)
+        writer = subprocess.Popen(["cat", *files], stdout=out)
+        os.close(answers), os.close(out)
+        writer.wait(), reader.wait()
+        return copied, synced, time.perf_counter() - started
+
+    def chunk_index(self, run):
+        if run > 0:
+            return
+        path = self.place / "index.stream"
+        with open(path, "wb") as out:
+            streams.write_index(out, self.index_size * MIB, "repository")
+        for name in self.servers:
+            directory, end = self.disk()
+            taken = self.run(name, path, directory)
+            self.note(f"peak memory, one chunk index of {self.index_size} MiB stored and loaded, MB", name, taken.peak, Goal(most=24))
+            self.note(f"one chunk index of {self.index_size} MiB stored and loaded, s", name, taken.seconds)
+            end()
+        path.unlink()
+
+    def socket(self, run):
+        """One client, then 32 at once, each with a repository of its own: all of them are to come through, evenly."""
+        count, size, clients = (100 if self.quick else 500), 16384, 32
+        directory, end = self.disk()
+        path = directory / "socket"
+        environment = {"PATH": os.environ["PATH"], "HOME": str(directory)}
+        server = subprocess.Popen([self.servers["ours"], "serve", f"--socket={path}"], cwd=directory, env=environment,
+                                  stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        try:
+            bed.wait_until(lambda: path.exists() or server.poll() is not None, 5)
+            if server.poll() is not None or not path.exists():
+                if run == 0:
+                    self.skip("socket", "this server does not serve on a socket")
+                return
+            one = self.clients_at_once(path, directory, [0], count, size)
+            many = self.clients_at_once(path, directory, range(1, clients + 1), count, size)
+            volume = count * size / MIB
+            self.note("socket: one client, MiB/s", "ours", volume / max(one))
+            self.note(f"socket: {clients} clients together, MiB/s", "ours", clients * volume / max(many))
+            self.note(f"socket: slowest / fastest of {clients} clients", "ours", max(many) / min(many))
+        finally:
+            server.terminate()
+            server.wait(30)
+            end()
+
+    def clients_at_once(self, path, directory, numbers, count, size):
+        seconds = []
+
+        def client(number, stream):
+            with socket.socket(socket.AF_UNIX) as connection, open(stream, "rb") as source:
+                started = time.perf_counter()
+                connection.connect(str(path))
+                sender = threading.Thread(target=lambda: (connection.sendfile(source), connection.shutdown(socket.SHUT_WR)))
+                sender.start()
+                while connection.recv(65536):
+                    pass
+                sender.join()
+                seconds.append(time.perf_counter() - started)
+
+        threads = []
+        for number in numbers:
+            stream = self.place / f"client-{number}"
+            with open(stream, "wb") as out:
+                streams.write(out, "put", count, size, str(directory / f"repository-{number}"))
+            threads.append(threading.Thread(target=client, args=(number, stream)))
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        return seconds
+
+    def client(self, run):
+        """A stock client from end to end, over a private sshd."""
+        missing = [program for program in ("ssh", "ssh-keygen") if not shutil.which(program)]
+        missing += [] if shutil.which("sshd") or os.path.exists("/usr/sbin/sshd") else ["sshd"]
+        if missing:
+            if run == 0:
+                self.skip("client", f"{', '.join(missing)} is missing")
+            return
+        if not hasattr(self, "sshd"):
+            self.sshd = bed.SSHD(self.place, {name: f"{command} serve" for name, command in self.servers.items()})
+            self.tree = bed.make_tree(self.place / "tree", 1, megabytes=20 if self.quick else 200, small_files=500 if self.quick else 5000)
+        for name in self.order(run):
+            directory, end = self.disk()
+            client = bed.Client(bed.ORIGINAL_VERSION, self.place, home=f"home-{name}-{run}", rsh=self.sshd.rsh(name),
+                                repository=self.sshd.url(directory / "repository"))
+            target = directory / "target"
+            target.mkdir()
+            for command, where in ((["repo-create", "-e", "none"], None), (["create", "first", "."], self.tree), (["list", "first"], None),
+                                   (["extract", "first"], target), (["check"], None)):
+                done = client.run(*command, cwd=where)
+                if done.code != 0:
+                    bed.die(f"{name}: {done}")
+                self.note(f"client's `{command[0]}` over ssh, s", name, done.seconds)
+            end()
+
+    # --- proofs -----------------------------------------------------------------------------------------------------------
+
+    def order(self, run, *more):
+        return sorted([*self.servers, *more], reverse=bool(run % 2))
+
+    def prove(self, name, directory, count):
+        stored = sum(len(names) for _, _, names in os.walk(directory / "repository/data"))
+        if stored != count:
+            bed.die(f"{name} stored {stored} of {count} objects")
+
+    def verify(self, name, directory, kind):
         """That the answers that were thrown away while measuring were the objects."""
-        msgpack, good = bed.load_msgpack(), 0
-        with open(stream, "rb") as source:
+        count, size = self.sizes[kind]
+        with open(self.stream(kind, "get"), "rb") as source:
             server = subprocess.Popen([self.servers[name], "serve"], cwd=directory, stdin=source, stdout=subprocess.PIPE,
                                       env={"PATH": os.environ["PATH"], "HOME": str(self.place.path), "BORG_BASE_DIR": str(self.place / "home")})
-            unpacker = msgpack.Unpacker(server.stdout, raw=False, max_buffer_size=0, read_size=1 << 20)
+            unpacker = bed.load_msgpack().Unpacker(server.stdout, raw=False, max_buffer_size=0, read_size=MIB)
             good = sum(1 for message in unpacker if isinstance(message.get("r"), bytes) and len(message["r"]) == size)
             server.wait(60)
         if good != count:
             bed.die(f"{name} delivered {good} of {count} objects")
 
+    # --- the table --------------------------------------------------------------------------------------------------------
+
     def table(self):
-        rows = list(dict.fromkeys(row for row, _ in self.figures))
         versions = {name: version_of(command) for name, command in self.servers.items()}
-        lines = [f"{bed.describe_machine()}. Repositories on a fresh ext4 {self.where}. Medians of {self.options.runs} runs, alternating; {time.strftime('%Y-%m-%d')}.", "",
-                 f"| | original ({versions['original']}) | ours ({versions['ours']}) | original / ours |", "|---|---:|---:|---:|"]
-        for row in rows:
-            first, second = (statistics.median(self.figures[row, name]) for name in ("original", "ours"))
-            lines.append(f"| {row} | {number(first)} | {number(second)} | {first / second:.1f} |")
-        return "\n".join(lines)
+        how = "A quick run, which shows that it works and proves no figure" if self.quick else f"Medians of {self.options.runs} runs, alternating"
+        lines = [f"{bed.describe_machine()}. Repositories {self.where}. {how}; load {os.getloadavg()[0]:.1f}; {time.strftime('%Y-%m-%d')}.", "",
+                 f"| | original ({versions['original']}) | ours ({versions['ours']}) | original / ours | limit | ours / limit | goal | reached |",
+                 "|---|---:|---:|---:|---:|---:|---|---|"]
+        for row, goal in self.goals.items():
+            first, ours, best = (statistics.median(self.figures.get((row, name), [0])) for name in ("original", "ours", "limit"))
+            cells = [row, number(first), number(ours), number(ours and first / ours), number(best), number(best and ours / best), str(goal),
+                     goal.verdict(first, ours, best) if ours else ""]
+            lines.append("| " + " | ".join(cells) + " |")
+        return "\n".join(lines + [f"\nSkipped: {'; '.join(self.skipped)}." for _ in [0] if self.skipped])
+
+
+class Run:
+    """What one server took, from its start on."""
+
+    def __init__(self, started):
+        self.started, self.peak, self.marks, self.seconds, self.user, self.cpu = started, 0, {}, 0, 0, 0
+
+    def find(self, marks, answers):
+        """Reads all answers and notes when those came that `marks` has the bytes of."""
+        tail = b""
+        while data := os.read(answers, MIB):
+            window = tail + data
+            for number in [number for number, encoded in marks.items() if number not in self.marks and encoded in window]:
+                self.marks[number] = time.perf_counter()
+            tail = window[-64:]
+
+    def wait(self, server):
+        _, status, usage = os.wait4(server.pid, 0)
+        server.returncode = os.waitstatus_to_exitcode(status)
+        self.seconds = time.perf_counter() - self.started
+        self.user, self.cpu = usage.ru_utime, usage.ru_utime + usage.ru_stime
+
+
+def large_pipe():
+    answers, out = os.pipe()
+    try:
+        fcntl.fcntl(out, getattr(fcntl, "F_SETPIPE_SZ", 1031), MIB)
+    except OSError:
+        pass  # above the limit for unprivileged users: then all are measured with what there is
+    return answers, out
 
 
 def number(value):
-    return f"{value:.2f}" if value < 10 else f"{value:.1f}" if value < 100 else f"{value:.0f}"
+    return "" if not value else f"{value:.2f}" if value < 10 else f"{value:.1f}" if value < 100 else f"{value:.0f}"
 
 
 def version_of(command):
@@ -137,14 +368,14 @@ def memory_of(pid, what):
         return 0
 
 
-def watch_peak(process, peak):
+def watch_peak(process, taken):
     while process.returncode is None:
-        value = memory_of(process.pid, "VmHWM")
-        if value == 0 and peak[0]:
+        value = memory_of(process.pid, "VmHWM") / 1000
+        if value == 0 and taken.peak:
             return
         # Until exec the child is still this very program, whose memory must not count.
-        peak[0] = max(peak[0], value) if not is_this_program(process.pid) else 0
-        time.sleep(0.003)
+        taken.peak = max(taken.peak, value) if not is_this_program(process.pid) else 0
+        time.sleep(0.01)
 
 
 def is_this_program(pid):
@@ -158,16 +389,17 @@ def main():
     parser = bed.parser(__doc__, limit=3600)
     parser.add_argument("--runs", type=int, help="(default: 3, quick: 1)")
     parser.add_argument("--quick", action="store_true", help="a tenth of the objects: shows that it works, proves little")
+    parser.add_argument("--only", metavar="SECTION", help="only these sections, separated by commas")
     parser.add_argument("--output", metavar="FILE", help="where to write the table, too")
     options = bed.parse(parser)
     options.runs = options.runs or (1 if options.quick else 3)
-    bed.need_mounts()
     bench = Bench(options)
-    bench.start_up()
+    sections = {"start": bench.start, "small": bench.small, "big": bench.big, "index": bench.chunk_index, "socket": bench.socket, "client": bench.client}
+    wanted = options.only.split(",") if options.only else list(sections)
     for run in range(options.runs):
-        for kind in bench.sizes:
-            print(f"run {run + 1} of {options.runs}, {kind} objects …", file=sys.stderr, flush=True)
-            bench.transfer(kind, run)
+        for name in wanted:
+            print(f"run {run + 1} of {options.runs}, {name} …", file=sys.stderr, flush=True)
+            sections[name](run)
     table = bench.table()
     print(table)
     if options.output:

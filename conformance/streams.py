@@ -17,6 +17,28 @@ import bed
 
 
 def write(out, phase, count, size, repository):
+    call = opened(out, repository, creates=phase == "put")
+    filler = random.Random(7).randbytes(size)
+    for k in range(count):
+        identity = hashlib.sha256(b"%d" % k).digest()
+        if phase == "put":
+            call("put", id=identity, data=identity[: min(8, size)] + filler[min(8, size):], wait=False)
+        else:
+            call("get", id=identity, read_data=True, raise_missing=True)
+    call("close")
+
+
+def write_index(out, size, repository):
+    """Creates the repository, stores one chunk index of `size` bytes and loads it."""
+    call = opened(out, repository, creates=True)
+    name = "cache/chunks.0123456789abcdef"
+    call("store_store", name=name, value=bytes(size))
+    call("store_load", name=name)
+    call("close")
+
+
+def opened(out, repository, creates):
+    """Writes how a session begins; gives what writes its further requests, numbered from 1."""
     pack = bed.load_msgpack().Packer(use_bin_type=True).pack
     number = 0
 
@@ -26,15 +48,8 @@ def write(out, phase, count, size, repository):
         out.write(pack({"i": number, "m": method, "a": arguments}))
 
     call("negotiate", client_data={"client_version": (2, 0, 0, -3, 18)})
-    call("open", path=repository, create=phase == "put", lock_wait=1.0, lock=True, exclusive=True, v1_or_v2=False)
-    filler = random.Random(7).randbytes(size)
-    for k in range(count):
-        identity = hashlib.sha256(b"%d" % k).digest()
-        if phase == "put":
-            call("put", id=identity, data=identity[: min(8, size)] + filler[min(8, size):], wait=False)
-        else:
-            call("get", id=identity, read_data=True, raise_missing=True)
-    call("close")
+    call("open", path=repository, create=creates, lock_wait=1.0, lock=True, exclusive=True, v1_or_v2=False)
+    return call
 
 
 if __name__ == "__main__":

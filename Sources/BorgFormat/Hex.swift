@@ -11,10 +11,13 @@ public enum Hex {
 
   /// Appends two lower-case digits for each byte.
   public static func append(_ bytes: Span<UInt8>, to text: inout [UInt8]) {
-    for index in bytes.indices {
-      text.append(digit(bytes[index] &>> 4))
-      text.append(digit(bytes[index]))
-    }
+    for index in bytes.indices { append(bytes[index], to: &text) }
+  }
+
+  /// Appends the two lower-case digits of a byte.
+  public static func append(_ byte: UInt8, to text: inout [UInt8]) {
+    text.append(digit(byte &>> 4))
+    text.append(digit(byte))
   }
 
   /// Appends the 16 lower-case digits of a word, most significant first.

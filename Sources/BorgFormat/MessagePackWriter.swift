@@ -28,16 +28,23 @@ public struct MessagePackWriter: Sendable {
     }
   }
 
-  public mutating func string(_ value: String) { string(bytes: Array(value.utf8)) }
+  public mutating func string(_ value: String) {
+    stringHead(length: value.utf8.count)
+    bytes.append(contentsOf: value.utf8)
+  }
 
   public mutating func string(bytes value: [UInt8]) {
-    switch value.count {
-    case 0...31: bytes.append(0xa0 | UInt8(value.count))
-    case 0...0xff: tagged(0xd9, UInt64(value.count), width: 1)
-    case 0...0xffff: tagged(0xda, UInt64(value.count), width: 2)
-    default: tagged(0xdb, UInt64(value.count), width: 4)
-    }
+    stringHead(length: value.count)
     bytes.append(contentsOf: value)
+  }
+
+  private mutating func stringHead(length: Int) {
+    switch length {
+    case 0...31: bytes.append(0xa0 | UInt8(length))
+    case 0...0xff: tagged(0xd9, UInt64(length), width: 1)
+    case 0...0xffff: tagged(0xda, UInt64(length), width: 2)
+    default: tagged(0xdb, UInt64(length), width: 4)
+    }
   }
 
   public mutating func binary(_ value: [UInt8]) {

@@ -65,6 +65,18 @@ public struct ObjectID: Hashable, Comparable, Sendable {
     Hex.append(word3, to: &text)
   }
 
+  /// One of the 32 bytes.
+  func byte(_ index: Int) -> UInt8 {
+    let word =
+      switch index &>> 3 {
+      case 0: word0
+      case 1: word1
+      case 2: word2
+      default: word3
+      }
+    return UInt8(truncatingIfNeeded: word &>> UInt64(56 - 8 * (index & 7)))
+  }
+
   /// The 32 bytes.
   public var bytes: [UInt8] {
     var bytes: [UInt8] = []

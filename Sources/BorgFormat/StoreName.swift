@@ -87,14 +87,11 @@ public struct StoreName: Hashable, Sendable {
     switch key {
     case .text(let text): name.append(contentsOf: text.utf8)
     case .id(let id):
-      var hex: [UInt8] = []
-      hex.reserveCapacity(64)
-      id.appendHex(to: &hex)
       for level in 0..<dataLevels {
-        name.append(contentsOf: hex[2 * level..<2 * level + 2])
+        Hex.append(id.byte(level), to: &name)
         name.append(UInt8(ascii: "/"))
       }
-      name.append(contentsOf: hex)
+      id.appendHex(to: &name)
     }
     if isDeleted { name.append(contentsOf: Self.deletedSuffix.utf8) }
     return String(decoding: name, as: UTF8.self)

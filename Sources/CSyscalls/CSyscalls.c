@@ -20,6 +20,8 @@
 
 int borg_set_pipe_size(int descriptor, int size) { return fcntl(descriptor, F_SETPIPE_SZ, size); }
 
+int borg_no_access_time(void) { return O_NOATIME; }
+
 int borg_file_system(int descriptor, int64_t *type, uint64_t *available) {
   struct statfs status;
   if (fstatfs(descriptor, &status) != 0) return -1;

@@ -1,34 +1,43 @@
 import Glibc
 
-/// State behind a lock, with a condition that threads wait for: what `Mutex` lacks.
+/// State behind a lock, with conditions that threads wait for: what `Mutex` lacks.
+///
+/// A monitor has one queue of waiting threads or several, so that a change can wake only those whom it concerns.
 ///
 /// `@unchecked Sendable`: `state` is only touched while `mutex` is held. Unsafe code stands here because
 /// POSIX threads' objects need a fixed address.
 @safe public final class Monitor<State>: @unchecked Sendable {
   private var state: State
   private let mutex: UnsafeMutablePointer<pthread_mutex_t>
-  private let condition: UnsafeMutablePointer<pthread_cond_t>
+  /// One for each queue.
+  private let conditions: UnsafeMutableBufferPointer<pthread_cond_t>
 
-  public init(_ state: State) {
+  public init(_ state: State, queues: Int = 1) {
     self.state = state
     unsafe mutex = .allocate(capacity: 1)
-    unsafe condition = .allocate(capacity: 1)
     unsafe mutex.initialize(to: pthread_mutex_t())
-    unsafe condition.initialize(to: pthread_cond_t())
     unsafe _ = pthread_mutex_init(mutex, nil)
+    unsafe conditions = .allocate(capacity: max(queues, 1))
+    unsafe conditions.initialize(repeating: pthread_cond_t())
     var attributes = pthread_condattr_t()
     unsafe _ = pthread_condattr_init(&attributes)
     // Waits must not end early or late when somebody sets the wall clock.
     unsafe _ = pthread_condattr_setclock(&attributes, CLOCK_MONOTONIC)
-    unsafe _ = pthread_cond_init(condition, &attributes)
+    for queue in unsafe conditions.indices { unsafe _ = pthread_cond_init(condition(queue), &attributes) }
     unsafe _ = pthread_condattr_destroy(&attributes)
   }
 
   deinit {
-    unsafe _ = pthread_cond_destroy(condition)
+    for queue in unsafe conditions.indices { unsafe _ = pthread_cond_destroy(condition(queue)) }
     unsafe _ = pthread_mutex_destroy(mutex)
-    unsafe condition.deallocate()
+    unsafe conditions.deallocate()
     unsafe mutex.deallocate()
+  }
+
+  private func condition(_ queue: Int) -> UnsafeMutablePointer<pthread_cond_t> {
+    unsafe precondition(conditions.indices.contains(queue))
+    guard let base = unsafe conditions.baseAddress else { preconditionFailure("a monitor has a queue") }
+    return unsafe base + queue
   }
 
   /// Runs `body` with the state to itself. Never do I/O in it.
@@ -40,12 +49,17 @@ import Glibc
     return try body(&state)
   }
 
-  /// Changes the state, then wakes all who wait for it.
+  /// Changes the state, then wakes all who wait for it, in whatever queue.
   public func update<Result>(_ body: (inout State) -> Result) -> Result {
     withLock { state in
-      defer { unsafe _ = pthread_cond_broadcast(condition) }
+      defer { for queue in unsafe conditions.indices { wake(queue) } }
       return body(&state)
     }
+  }
+
+  /// Wakes the threads of one queue, with or without the lock. Who finds that nothing has changed for it waits on.
+  public func wake(_ queue: Int) {
+    unsafe _ = pthread_cond_broadcast(condition(queue))
   }
 
   /// Waits until `body` gives a result, asking it again after every `update`; nil after `timeout`.
@@ -58,20 +72,21 @@ import Glibc
     deadline.tv_nsec = nanoseconds % 1_000_000_000
     unsafe _ = pthread_mutex_lock(mutex)
     defer { unsafe _ = pthread_mutex_unlock(mutex) }
-    // Each look is an access of its own: one that lasted over the wait would let the compiler keep what it had read.
     while true {
       if let result = body(&state) { return result }
-      if unsafe pthread_cond_timedwait(condition, mutex, &deadline) == ETIMEDOUT { return body(&state) }
+      if unsafe pthread_cond_timedwait(condition(0), mutex, &deadline) == ETIMEDOUT { return body(&state) }
     }
   }
 
-  /// Waits until `body` gives a result, asking it again after every `update`.
-  public func wait<Result>(until body: (inout State) -> Result?) -> Result {
+  /// Waits in a queue until `body` gives a result, asking it again after every `update` and `wake`.
+  public func wait<Result>(in queue: Int = 0, until body: (inout State) -> Result?) -> Result {
     unsafe _ = pthread_mutex_lock(mutex)
     defer { unsafe _ = pthread_mutex_unlock(mutex) }
+    // Not by `withLock`: its access to the state would last while the lock is given up, and the optimiser may
+    // take what it has read for unchanged until an access ends.
     while true {
       if let result = body(&state) { return result }
-      unsafe _ = pthread_cond_wait(condition, mutex)
+      unsafe _ = pthread_cond_wait(condition(queue), mutex)
     }
   }
 }

@@ -12,15 +12,32 @@ public struct SystemCalls: DiskCalls {
   public func open(_ name: String, in directory: RawDescriptor, _ mode: OpenMode)
     throws(Errno) -> RawDescriptor
   {
-    let flags = Opening(mode).flags
-    return try retrying { unsafe openat(directory, name, flags | O_CLOEXEC, 0o600) }
+    try untouched(Opening(mode)) { (flags) throws(Errno) in
+      try retrying { unsafe openat(directory, name, flags | O_CLOEXEC, 0o600) }
+    }
+  }
+
+  /// Opens a file that is only read without a note of when: the first read of every object would change its inode, in
+  /// the journal and on the disk. Only the file's owner may ask for that.
+  private func untouched(_ opening: Opening, _ open: (Int32) throws(Errno) -> RawDescriptor) throws(Errno)
+    -> RawDescriptor
+  {
+    guard opening.isReading else { return try open(opening.flags) }
+    do {
+      return try open(opening.flags | borg_no_access_time())
+    } catch .notPermitted {
+      return try open(opening.flags)
+    }
   }
 
   /// How a name is opened.
   struct Opening {
     let flags: Int32
+    /// Whether it is a file, for its content.
+    let isReading: Bool
 
     init(_ mode: OpenMode) {
+      isReading = mode == .read
       flags =
         switch mode {
         case .read: O_RDONLY | O_NOCTTY | O_NONBLOCK
@@ -29,7 +46,7 @@ public struct SystemCalls: DiskCalls {
         }
     }
 
-    private init(flags: Int32) { self.flags = flags }
+    private init(flags: Int32) { (self.flags, isReading) = (flags, false) }
 
     static let directory = Self(.directory)
     /// A handle for nothing but names and status.
@@ -54,8 +71,10 @@ public struct SystemCalls: DiskCalls {
     let terminated = path.map { CChar(bitPattern: $0) } + [0]
     for _ in 0..<Self.resolvingAttempts {
       do throws(Errno) {
-        return try retrying {
-          unsafe borg_open_beneath(directory, terminated, opening.flags, 0o600, links == .followed ? 1 : 0)
+        return try untouched(opening) { (flags) throws(Errno) in
+          try retrying {
+            unsafe borg_open_beneath(directory, terminated, flags, 0o600, links == .followed ? 1 : 0)
+          }
         }
       } catch .wouldBlock {
         // Somebody renamed a directory while a link's `..` was followed: it is to be tried again.

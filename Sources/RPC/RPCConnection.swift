@@ -42,6 +42,9 @@ public final class RPCConnection: Sendable {
   /// journal; a third gains nothing on one disk.
   private static let workers = 2
 
+  /// Requests that are handed over together: workers begin while the rest of a block is still being parsed.
+  private static let callsAtOnce = 64
+
   /// What the server knows before anything is read.
   public struct Configuration: Sendable {
     public var session = SessionConfiguration()
@@ -159,6 +162,7 @@ public final class RPCConnection: Sendable {
         switch step {
         case .call(let call):
           calls.append(call)
+          if calls.count == Self.callsAtOnce, !submit(&calls) { return .interrupted }
         case .large(let hole, let method):
           guard submit(&calls) else { return .interrupted }
           if let end = try receive(hole, method, &incoming) { return end }

@@ -42,26 +42,17 @@ public final class RequestPipeline<Handler: RequestHandler>: Sendable {
   /// Called once, from the sending thread, when the client cannot be reached, or what it was promised cannot
   /// be read.
   private let outputBroke: @Sendable (any Error) -> Void
-  private let state: Monitor<State>
+  private let state: Monitor<PipelineState<Handler.Request>>
 
-  private struct State {
-    var schedule: RequestSchedule<Handler.Request, Answer>
-    var answerBytes = 0
-    var records: [[UInt8]] = []
-    var recordBytes = 0
-    var inputEnded = false
-    var outputIsBroken = false
-    var readerIsBlocked = false
-    var isInterrupted = false
-    var senderEnded = false
-    /// Workers that have requests, and those of them that wait for the client to take log records.
-    var working = 0
-    var waitingForClient = 0
-    var threads: [WorkerThread] = []
-  }
+  private typealias State = PipelineState<Handler.Request>
+  private typealias Queue = PipelineQueue
 
   /// Requests that a worker takes at a time: one lock and one wake-up for all of them.
-  private static var batch: Int { 16 }
+  private static var batch: Int { 64 }
+
+  /// Bytes of answers, and time, after which a worker hands over what it has done.
+  private static var batchBytes: Int { 512 * 1024 }
+  private static var batchTime: Duration { .milliseconds(5) }
 
   /// `workers`: one to a few for disks, more for remote stores.
   public init(
@@ -70,7 +61,7 @@ public final class RequestPipeline<Handler: RequestHandler>: Sendable {
     self.handler = handler
     self.output = output
     self.outputBroke = outputBroke
-    state = Monitor(State(schedule: RequestSchedule(workers: workers)))
+    state = Monitor(PipelineState(workers: workers), queues: Queue.worker(workers))
   }
 
   /// Starts the threads. False if the system has none to give.
@@ -88,6 +79,38 @@ public final class RequestPipeline<Handler: RequestHandler>: Sendable {
     return true
   }
 
+  // MARK: Waking
+
+  /// Changes the state, then wakes those threads that it gives something to do.
+  private func change<Result>(_ body: (inout State) -> Result) -> Result {
+    let (result, woken) = state.withLock { state in
+      let result = body(&state)
+      return (result, state.takeWoken())
+    }
+    wake(woken)
+    return result
+  }
+
+  /// Wakes the queues whose bits are set.
+  private func wake(_ queues: UInt64) {
+    var rest = queues
+    while rest != 0 {
+      state.wake(rest.trailingZeroBitCount)
+      rest &= rest - 1
+    }
+  }
+
+  /// Waits for something that no queue of its own is there for.
+  private func waitAsOther(until condition: (inout PipelineState<Handler.Request>) -> Bool) {
+    var waits = false
+    state.wait(in: Queue.others) { state in
+      let isMet = condition(&state)
+      if isMet == waits { state.otherWaits += isMet ? -1 : 1 }
+      waits = !isMet
+      return isMet ? () : nil
+    }
+  }
+
   // MARK: The reader's side
 
   /// Takes requests in, in their order; blocks while too much is in flight. Returns how many it took: fewer
@@ -98,62 +121,58 @@ public final class RequestPipeline<Handler: RequestHandler>: Sendable {
     let jobs = requests.map { (request: $0, lane: handler.lane(of: $0), weight: handler.weight(of: $0)) }
     var taken = 0
     while taken < jobs.count {
-      guard waitAsReader(until: { Self.hasRoom($0.schedule, for: jobs[taken].weight) }) else { break }
-      state.update { state in
+      guard waitAsReader(for: .room(weight: jobs[taken].weight)) else { break }
+      change { state in
         repeat {
           let job = jobs[taken]
           state.schedule.submit(job.request, lane: job.lane, weight: job.weight)
           taken += 1
-        } while taken < jobs.count && Self.hasRoom(state.schedule, for: jobs[taken].weight)
+        } while taken < jobs.count && state.hasRoom(for: jobs[taken].weight)
       }
     }
     return taken
   }
 
-  private static func hasRoom(_ schedule: RequestSchedule<Handler.Request, Answer>, for weight: Int) -> Bool {
-    schedule.inFlight < Limits.requestsInFlight
-      && (schedule.requestBytes + weight <= Limits.requestBytesInFlight || schedule.isIdle)
-  }
-
   /// Blocks until no exclusive request is left: from then on it is certain which repository is open. False
   /// once the pipeline was interrupted.
-  public func waitForExclusive() -> Bool {
-    waitAsReader { $0.schedule.exclusiveCount == 0 }
-  }
+  public func waitForExclusive() -> Bool { waitAsReader(for: .noExclusive) }
 
-  private func waitAsReader(until condition: (State) -> Bool) -> Bool {
-    state.wait { state in
-      let isMet = condition(state)
-      state.readerIsBlocked = !isMet && !state.isInterrupted
+  private func waitAsReader(for wait: State.ReaderWait) -> Bool {
+    state.wait(in: Queue.reader) { state in
+      let isMet = state.isMet(wait)
+      state.readerWait = isMet || state.isInterrupted ? nil : wait
       return isMet ? true : state.isInterrupted ? false : nil
     }
   }
 
-  /// Wakes the reader if it waits for room, and lets nothing in for which there is none. Whoever waits for answers to be sent waits no longer than
-  /// its patience from now on.
+  /// Wakes the reader if it waits for room, and lets nothing in for which there is none. Whoever waits for answers
+  /// to be sent waits no longer than its patience from now on.
   public func interrupt() {
-    state.update { $0.isInterrupted = true }
+    change { $0.isInterrupted = true }
   }
 
   /// Whether the reader waits for room and so cannot notice that the client is gone.
-  public var readerIsBlocked: Bool { state.withLock { $0.readerIsBlocked } }
+  public var readerIsBlocked: Bool { state.withLock { $0.readerWait != nil } }
 
   /// Says that no request comes any more, and waits until all that came are finished. Their answers may
   /// still be on their way.
   public func endInput() {
-    state.update { $0.inputEnded = true }
-    state.wait { $0.schedule.isIdle ? () : nil }
+    change { $0.inputEnded = true }
+    waitAsOther { $0.schedule.isIdle }
   }
 
   /// Whether a request is being worked on. One that waits for the client to take what is its is not.
   public var isWorking: Bool { state.withLock { $0.working > $0.waitingForClient } }
 
-  /// Waits until every answer is sent; once the pipeline is interrupted, for as long as `patience` lasts. Then it hangs
-  /// up, and waits for all threads to end; where the output cannot do that it leaves the sending one behind.
+  /// Waits until every answer is sent; once the pipeline is interrupted, for as long as `patience` lasts. Then it
+  /// hangs up, and waits for all threads to end; where the output cannot do that it leaves the sending one behind.
   public func drain(patience: Duration) {
-    state.wait { $0.senderEnded || $0.isInterrupted ? () : nil }
-    let isSent = state.wait(timeout: patience) { $0.senderEnded ? () : nil } != nil
-    guard isSent || output.hangUp() else { return }
+    waitAsOther { $0.senderEnded || $0.isInterrupted }
+    // This too waits among the others, whom a change only wakes if it knows of them.
+    state.withLock { $0.otherWaits += 1 }
+    let isSent: Void? = state.wait(timeout: patience) { $0.senderEnded ? () : nil }
+    state.withLock { $0.otherWaits -= 1 }
+    guard isSent != nil || output.hangUp() else { return }
     for thread in state.withLock({ $0.threads }) { thread.join() }
   }
 
@@ -163,14 +182,14 @@ public final class RequestPipeline<Handler: RequestHandler>: Sendable {
   /// Blocks while the client is too slow for them.
   public func post(_ message: [UInt8]) {
     var isWaiting = false
-    state.wait { state -> Void? in
+    waitAsOther { state in
       let hasRoom =
         state.recordBytes < Limits.requestBytesInFlight || state.outputIsBroken || state.inputEnded
       if isWaiting == hasRoom { state.waitingForClient += hasRoom ? -1 : 1 }
       isWaiting = !hasRoom
-      return hasRoom ? () : nil
+      return hasRoom
     }
-    state.update { state in
+    change { state in
       guard !state.outputIsBroken else { return }
       state.records.append(message)
       state.recordBytes += message.count
@@ -180,31 +199,37 @@ public final class RequestPipeline<Handler: RequestHandler>: Sendable {
   // MARK: The workers' side
 
   private func work(_ worker: Int) {
+    var done: [(job: State.Schedule.Job, answer: Answer)] = []
     while true {
-      let jobs: [RequestSchedule<Handler.Request, Answer>.Job] = state.wait { state in
-        var jobs: [RequestSchedule<Handler.Request, Answer>.Job] = []
-        while jobs.count < Self.batch, let next = state.schedule.next(for: worker),
-          state.answerBytes < Limits.requestBytesInFlight || next.number == state.schedule.head
-            || state.inputEnded
+      let jobs: [State.Schedule.Job] = state.wait(in: Queue.worker(worker)) { state in
+        var jobs: [State.Schedule.Job] = []
+        while jobs.count < Self.batch, state.hasWork(for: worker), let job = state.schedule.take(for: worker)
         {
-          guard let job = state.schedule.take(for: worker) else { break }
           jobs.append(job)
         }
-        if !jobs.isEmpty {
-          state.working += 1
-          return jobs
-        }
-        return state.inputEnded && state.schedule.isIdle ? [] : nil
+        state.workerWaits[worker] = jobs.isEmpty && !state.isFinished
+        if !jobs.isEmpty { state.working += 1 }
+        return state.workerWaits[worker] ? nil : jobs
       }
       guard !jobs.isEmpty else { return }
-      let answers = jobs.map { handler.answer($0.request) }
-      state.update { state in
-        state.working -= 1
-        for (job, answer) in zip(jobs, answers) {
-          state.schedule.finish(job, with: answer)
-          state.answerBytes += answer.weight
+      var bytes = 0
+      let began = ContinuousClock.now
+      for job in jobs {
+        // What is done goes to the client while a slow disk is busy with the rest.
+        guard done.isEmpty || bytes < Self.batchBytes && ContinuousClock.now - began < Self.batchTime else {
+          break
         }
+        let answer = handler.answer(job.request)
+        bytes += answer.weight
+        done.append((job, answer))
       }
+      change { state in
+        state.working -= 1
+        for (job, answer) in done { state.schedule.finish(job, with: answer) }
+        state.answerBytes += bytes
+        state.schedule.giveBack(jobs[done.count...], worker)
+      }
+      done.removeAll(keepingCapacity: true)
     }
   }
 
@@ -213,6 +238,10 @@ public final class RequestPipeline<Handler: RequestHandler>: Sendable {
   private struct Parcel {
     var bytes: [UInt8] = []
     var stream: (object: any StoredObject, count: Int)?
+
+    mutating func append(_ more: [UInt8]) {
+      if bytes.isEmpty { bytes = more } else { bytes += more }
+    }
   }
 
   /// Bytes that are sent with one call.
@@ -229,33 +258,40 @@ public final class RequestPipeline<Handler: RequestHandler>: Sendable {
         breakOutput(error)
       }
     }
-    state.update { $0.senderEnded = true }
+    change { $0.senderEnded = true }
   }
 
   /// Waits for something to send; nil when nothing more will come.
   private func nextParcel() -> Parcel? {
-    let parcel: Parcel? = state.wait { state -> Parcel?? in
-      var parcel = Parcel()
-      for record in state.records { parcel.bytes += record }
+    let (records, answers, isBroken, woken) = state.wait(in: Queue.sender) { state in
+      let records = state.records
       (state.records, state.recordBytes) = ([], 0)
-      while parcel.bytes.count < Self.parcelSize, parcel.stream == nil,
-        let answer = state.schedule.takeAnswer()
-      {
-        state.answerBytes -= answer.weight
-        switch answer {
-        case .bytes(let bytes): parcel.bytes += bytes
-        case .stream(let head, let object, let count):
-          parcel.bytes += head
-          parcel.stream = (object, count)
-        }
+      var answers: [Answer] = []
+      var weight = 0
+      while weight < Self.parcelSize, let answer = state.schedule.takeAnswer() {
+        weight += answer.weight
+        answers.append(answer)
+        if case .stream = answer { break }
       }
-      if !parcel.bytes.isEmpty { return parcel }
-      return state.inputEnded && state.schedule.isIdle && state.schedule.inFlight == 0 ? .some(nil) : nil
+      state.answerBytes -= weight
+      state.senderWaits = records.isEmpty && answers.isEmpty && !state.isSent
+      return state.senderWaits ? nil : (records, answers, state.outputIsBroken, state.takeWoken())
     }
     // Taking answers made room.
-    state.update { _ in }
-    guard let parcel else { return nil }
-    return state.withLock { $0.outputIsBroken } ? Parcel() : parcel
+    wake(woken)
+    guard !records.isEmpty || !answers.isEmpty else { return nil }
+    var parcel = Parcel()
+    guard !isBroken else { return parcel }
+    for record in records { parcel.append(record) }
+    for answer in answers {
+      switch answer {
+      case .bytes(let bytes): parcel.append(bytes)
+      case .stream(let head, let object, let count):
+        parcel.append(head)
+        parcel.stream = (object, count)
+      }
+    }
+    return parcel
   }
 
   /// Sends an object's bytes. If they cannot be read to the end, the connection has to end: the answer's
@@ -272,7 +308,7 @@ public final class RequestPipeline<Handler: RequestHandler>: Sendable {
   }
 
   private func breakOutput(_ error: any Error) {
-    let isNew = state.update { state in
+    let isNew = change { state in
       defer { state.outputIsBroken = true }
       return !state.outputIsBroken
     }

@@ -71,6 +71,11 @@ struct RequestSchedule<Request, Answer> {
 
   mutating func take(for worker: Int) -> Job? { ready[worker].popFirst() }
 
+  /// Puts jobs that a worker took and did not begin back to where they were.
+  mutating func giveBack(_ jobs: ArraySlice<Job>, _ worker: Int) {
+    ready[worker].prepend(contentsOf: jobs)
+  }
+
   mutating func finish(_ job: Job, with answer: Answer) {
     answers[job.number - head] = answer
     active -= 1
@@ -80,6 +85,12 @@ struct RequestSchedule<Request, Answer> {
       exclusiveCount -= 1
     }
     dispatch()
+  }
+
+  /// Whether the next answer in the order of requests is there.
+  var hasAnswer: Bool {
+    guard let first = answers.first else { return false }
+    return first != nil
   }
 
   /// The next answer in the order of requests, if it is there.

@@ -34,6 +34,19 @@ struct MonitorTests {
     #expect(monitor.wait(timeout: .zero) { $0 } == "x")
   }
 
+  @Test func `whoever waits in a queue is woken by it, and by every update`() throws {
+    let monitor = Monitor(0, queues: 3)
+    let waiting = try (0..<3).map { queue in
+      try Background { monitor.wait(in: queue) { $0 > queue ? queue : nil } }
+    }
+    monitor.withLock { $0 = 1 }
+    monitor.wake(0)
+    #expect(waiting[0].value() == 0)
+    monitor.update { $0 = 3 }
+    #expect(waiting[1].value() == 1)
+    #expect(waiting[2].value() == 2)
+  }
+
   @Test(arguments: [Duration.zero, .nanoseconds(1), .milliseconds(2)])
   func `a wait in vain ends with its time`(timeout: Duration) {
     let started = ContinuousClock.now

@@ -206,8 +206,8 @@ struct RequestPipelineTests {
           })
       }
     }
-    // Each of two workers may be in the middle of what it took before the bound was reached.
-    let bound = Limits.requestBytesInFlight + 2 * 16 * size + 1 << 20
+    // Each of two workers may be in the middle of what it took before the bound was reached: half a MiB and one.
+    let bound = Limits.requestBytesInFlight + 2 * (512 * 1024 + size) + 1 << 20
     #expect(produced.wait(timeout: deadline) { $0 >= Limits.requestBytesInFlight ? true : nil } == true)
     #expect(feeding.value(within: .milliseconds(50)) == nil)
     #expect(produced.withLock { $0 } <= bound)

@@ -6,6 +6,9 @@
 /// fcntl(F_SETPIPE_SZ); the new size or -1.
 int borg_set_pipe_size(int descriptor, int size);
 
+/// O_NOATIME.
+int borg_no_access_time(void);
+
 /// statfs(2): the file system's type into *type, bytes available to this user into *available.
 int borg_file_system(int descriptor, int64_t *type, uint64_t *available);
 
