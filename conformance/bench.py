@@ -232,7 +232,7 @@ class Bench:
             end()
 
     def clients_at_once(self, path, directory, numbers, count, size):
-        seconds = []
+        seconds, last = [], bed.load_msgpack().packb({"i": count + 3, "r": None})  # the answer to `close`
 
         def client(number, stream):
             with socket.socket(socket.AF_UNIX) as connection, open(stream, "rb") as source:
@@ -240,10 +240,12 @@ class Bench:
                 connection.connect(str(path))
                 sender = threading.Thread(target=lambda: (connection.sendfile(source), connection.shutdown(socket.SHUT_WR)))
                 sender.start()
-                while connection.recv(65536):
-                    pass
+                tail = b""
+                while last not in tail and (data := connection.recv(65536)):
+                    tail = tail[-64:] + data
+                if last in tail:
+                    seconds.append(time.perf_counter() - started)
                 sender.join()
-                seconds.append(time.perf_counter() - started)
 
         threads = []
         for number in numbers:
@@ -255,6 +257,8 @@ class Bench:
             thread.start()
         for thread in threads:
             thread.join()
+        if len(seconds) != len(threads):
+            bed.die("not all clients on the socket were served")
         return seconds
 
     def client(self, run):
