@@ -41,6 +41,7 @@ struct PipelineState<Request> {
   var otherWaits = 0
 
   init(workers: Int) {
+    precondition(PipelineQueue.worker(workers) <= UInt64.bitWidth, "each queue needs a bit in `takeWoken`")
     schedule = RequestSchedule(workers: workers)
     workerWaits = [Bool](repeating: false, count: workers)
   }
@@ -70,8 +71,8 @@ struct PipelineState<Request> {
     return answerBytes < Limits.requestBytesInFlight || next.number == schedule.head || inputEnded
   }
 
-  /// The queues, as bits, of those who wait and now have something to do; each of the pipeline's own threads is
-  /// named once.
+  /// The queues, as bits, of those who wait and now have something to do. Workers and the sender, who wait again
+  /// only after a look of their own, are named once.
   mutating func takeWoken() -> UInt64 {
     var woken: UInt64 = otherWaits > 0 ? 1 << PipelineQueue.others : 0
     if let wait = readerWait, wakesReader(wait) { woken |= 1 << PipelineQueue.reader }
