@@ -92,6 +92,10 @@ int borg_open_beneath(int directory, const char *name, int flags, int mode, int 
   return (int)syscall(SYS_openat2, directory, name, &how, sizeof how);
 }
 
+int borg_rename_new(int directory, const char *name, int new_directory, const char *new_name) {
+  return (int)syscall(SYS_renameat2, directory, name, new_directory, new_name, 1);  // RENAME_NOREPLACE
+}
+
 // Landlock's interface, from the kernel's documentation (userspace-api/landlock): the headers of the system
 // that builds may be older than the kernel that runs.
 struct landlock_ruleset {

@@ -54,11 +54,12 @@ struct ConfinedCalls: DiskCalls {
   }
 
   func rename(
-    _ name: String, in directory: RawDescriptor, to newName: String, in newDirectory: RawDescriptor
+    _ name: String, in directory: RawDescriptor, to newName: String, in newDirectory: RawDescriptor,
+    replacing: Bool
   ) throws(Errno) {
     try inParent(of: name, in: directory) { (source, last) throws(Errno) in
       try inParent(of: newName, in: newDirectory) { (target, newLast) throws(Errno) in
-        try base.rename(last, in: source, to: newLast, in: target)
+        try base.rename(last, in: source, to: newLast, in: target, replacing: replacing)
       }
     }
   }

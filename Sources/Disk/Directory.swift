@@ -62,9 +62,12 @@ public final class Directory: Sendable {
     try calls.removeDirectory(name, in: descriptor)
   }
 
-  /// Renames a file below this directory to a name below `target`, replacing what is there.
-  public func rename(_ name: String, to newName: String, in target: Directory) throws(Errno) {
-    try calls.rename(name, in: descriptor, to: newName, in: target.descriptor)
+  /// Renames a file below this directory to a name below `target`, over what is there; unless `replacing` is false,
+  /// then it throws `EEXIST`.
+  public func rename(_ name: String, to newName: String, in target: Directory, replacing: Bool = true)
+    throws(Errno)
+  {
+    try calls.rename(name, in: descriptor, to: newName, in: target.descriptor, replacing: replacing)
   }
 
   /// The entries' names, without `.` and `..`, in no order; see `DiskCalls.entries`.

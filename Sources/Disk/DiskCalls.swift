@@ -80,9 +80,11 @@ public protocol DiskCalls: Sendable {
   /// An earlier write-back error is reported once per descriptor, so it has to be opened before the writes.
   func syncFileSystem(_ descriptor: RawDescriptor) throws(Errno)
 
+  /// Renames over what has the new name, or throws `EEXIST` for it if `replacing` is false.
   func rename(
-    _ name: String, in directory: RawDescriptor, to newName: String, in newDirectory: RawDescriptor)
-    throws(Errno)
+    _ name: String, in directory: RawDescriptor, to newName: String, in newDirectory: RawDescriptor,
+    replacing: Bool
+  ) throws(Errno)
   func unlink(_ name: String, in directory: RawDescriptor) throws(Errno)
   func makeDirectory(_ name: String, in directory: RawDescriptor) throws(Errno)
   func removeDirectory(_ name: String, in directory: RawDescriptor) throws(Errno)

@@ -231,9 +231,23 @@ public struct SystemCalls: DiskCalls {
   }
 
   public func rename(
-    _ name: String, in directory: RawDescriptor, to newName: String, in newDirectory: RawDescriptor
+    _ name: String, in directory: RawDescriptor, to newName: String, in newDirectory: RawDescriptor,
+    replacing: Bool
   ) throws(Errno) {
-    _ = try retrying { unsafe renameat(directory, name, newDirectory, newName) }
+    guard !replacing else {
+      _ = try retrying { unsafe renameat(directory, name, newDirectory, newName) }
+      return
+    }
+    do {
+      _ = try retrying { unsafe borg_rename_new(directory, name, newDirectory, newName) }
+    } catch .invalidArgument {
+      // Some network file systems cannot: a look first is the best that there is.
+      var status = stat()
+      guard unsafe fstatat(newDirectory, newName, &status, AT_SYMLINK_NOFOLLOW) != 0 else {
+        throw .fileExists
+      }
+      _ = try retrying { unsafe renameat(directory, name, newDirectory, newName) }
+    }
   }
 
   public func unlink(_ name: String, in directory: RawDescriptor) throws(Errno) {

@@ -202,12 +202,16 @@ public final class ObjectRepository: Sendable {
     return .bytes(bytes)
   }
 
-  public func put(_ id: ObjectID, _ content: ObjectContent, size: Int) throws(ServeError) {
+  /// Stores a repository object over one of its name; with `keepsOther` it gives way to one that somebody publishes
+  /// first.
+  public func put(_ id: ObjectID, _ content: ObjectContent, size: Int, keepsOther: Bool = false)
+    throws(ServeError)
+  {
     try refreshLock()
     guard size <= Limits.putData else {
       throw .integrity("More than allowed put data [\(size) > \(Limits.putData)]")
     }
-    try store.store(StoreName(id: id), content)
+    try store.store(StoreName(id: id), content, keepsOther: keepsOther)
   }
 
   /// Notes that a `put` was answered with an error.

@@ -62,8 +62,12 @@ public struct GrantedRepository: Sendable {
   }
 
   public func put(_ id: ObjectID, _ content: ObjectContent, size: Int) throws(ServeError) {
-    if mode != .all, try !admits(StoreName(id: id), content, size) { return try repository.refreshLock() }
-    try repository.put(id, content, size: size)
+    guard mode != .all else { return try repository.put(id, content, size: size) }
+    switch try admission(of: StoreName(id: id), content, size) {
+    case .kept: try repository.refreshLock()
+    case .new: try repository.put(id, content, size: size, keepsOther: true)
+    case .replacement: try repository.put(id, content, size: size)
+    }
   }
 
   /// Deletes a repository object; false if there was none.
@@ -101,7 +105,10 @@ public struct GrantedRepository: Sendable {
   }
 
   public func storeStore(_ name: StoreName, _ content: ObjectContent, size: Int) throws(ServeError) {
-    if mode != .all, try !admits(name, content, size) { return try repository.refreshLock() }
+    if mode != .all {
+      if case .id(let id) = name.key, !name.isDeleted { return try put(id, content, size: size) }
+      _ = try admission(of: name, content, size)
+    }
     try repository.storeStore(name, content, size: size)
   }
 
@@ -158,26 +165,36 @@ public struct GrantedRepository: Sendable {
     }
   }
 
-  /// Whether to store the object, in a mode other than `all`: false if the one that is there stays, and
-  /// counts as stored. Throws if the client may not, or if what it sent is not what belongs there.
-  private func admits(_ name: StoreName, _ content: ObjectContent, _ size: Int) throws(ServeError) -> Bool {
+  /// How an object is stored in a mode other than `all`.
+  private enum Admission {
+    /// There is none; should somebody else be faster, theirs stays.
+    case new
+    /// In place of the one that is there.
+    case replacement
+    /// The one that is there stays, and counts as stored; what was sent is given up.
+    case kept
+  }
+
+  /// Throws if the client may not store the object, or if what it sent is not what belongs there.
+  private func admission(of name: StoreName, _ content: ObjectContent, _ size: Int) throws(ServeError)
+    -> Admission
+  {
     if [.archives, .cache, .data].contains(name.namespace), !repository.isLocked.shared {
       throw mode.denial(of: "storing \(name.text) without a lock")
     }
     let exists = try repository.exists(name)
-    let decision = Policy.decide(mode, .store, at: .namespace(name.namespace), exists: exists)
-    switch decision {
+    switch Policy.decide(mode, .store, at: .namespace(name.namespace), exists: exists) {
     case .granted: break
     case .keepsWhole where try !repository.isWhole(name): break
     case .keepsWhole:
       content.abandon()
-      return false
+      return .kept
     case .answersMissing, .denied:
       throw mode.denial(of: "\(exists ? "overwriting" : "storing") \(name.text)")
     }
     guard try WriteRules(repository: repository).admits(name, content, size: size, exists: exists) else {
       throw mode.denial(of: "storing \(name.text)")
     }
-    return true
+    return exists ? .replacement : .new
   }
 }

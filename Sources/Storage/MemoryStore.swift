@@ -39,7 +39,7 @@ public final class MemoryStore: ObjectStore {
 
   public func upload() -> any Upload { Arriving() }
 
-  public func store(_ name: StoreName, _ content: ObjectContent) throws(ServeError) {
+  public func store(_ name: StoreName, _ content: ObjectContent, keepsOther: Bool) throws(ServeError) {
     if name.namespace == .data, name.isDeleted {
       throw .argumentValue("an object cannot be stored as deleted")
     }
@@ -49,7 +49,10 @@ public final class MemoryStore: ObjectStore {
     case .upload(let upload as Arriving): value = upload.bytes.withLock { $0 }
     case .upload: throw .unsupported("This upload belongs to another store.")
     }
-    objects.withLock { $0[nested(name)] = value }
+    objects.withLock { objects in
+      if keepsOther, name.namespace == .data, objects[nested(name)] != nil { return }
+      objects[nested(name)] = value
+    }
   }
 
   public func delete(_ name: StoreName) -> Bool {

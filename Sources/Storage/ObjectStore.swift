@@ -112,8 +112,11 @@ public protocol ObjectStore: Sendable {
   /// Begins an object that is stored later by `.upload`, or abandoned.
   func upload() throws(ServeError) -> any Upload
 
-  /// Stores an object, replacing what has its name.
-  func store(_ name: StoreName, _ content: ObjectContent) throws(ServeError)
+  /// Stores an object over what has its name.
+  ///
+  /// With `keepsOther` an object of `data/` gives way to one that is published under its name before it gets there
+  /// itself, by whomever; then that one counts as stored.
+  func store(_ name: StoreName, _ content: ObjectContent, keepsOther: Bool) throws(ServeError)
 
   /// Removes an object; false if there was none.
   func delete(_ name: StoreName) throws(ServeError) -> Bool
@@ -154,6 +157,11 @@ public protocol ObjectStore: Sendable {
 }
 
 extension ObjectStore {
+  /// Stores an object over what has its name.
+  public func store(_ name: StoreName, _ content: ObjectContent) throws(ServeError) {
+    try store(name, content, keepsOther: false)
+  }
+
   /// Loads a whole object, or nil if there is none. Throws `integrity` if it is larger than `limit`.
   public func load(_ name: StoreName, limit: Int) throws(ServeError) -> [UInt8]? {
     guard let object = try open(name) else { return nil }

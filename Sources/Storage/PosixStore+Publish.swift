@@ -73,7 +73,9 @@ extension PosixStore {
       let result = Result { () throws(ServeError) in
         try flush(batch)
         try waitForTurn(batch)
-        for entry in batch.entries { try publish(entry.upload, as: nested(StoreName(id: entry.id))) }
+        for entry in batch.entries {
+          try publish(entry.upload, as: nested(StoreName(id: entry.id)), replacing: !entry.keepsOther)
+        }
       }
       state.update { state in
         switch result {
@@ -121,30 +123,36 @@ extension PosixStore {
 
   // MARK: Names
 
-  /// Gives a finished upload its name. One that fails stays staged, where this session can still read it.
-  func publish(_ upload: StagedUpload, as path: String) throws(ServeError) {
+  /// Gives a finished upload its name; without `replacing` only if nobody has it, else the upload is given up. One
+  /// that fails stays staged, where this session can still read it.
+  func publish(_ upload: StagedUpload, as path: String, replacing: Bool = true) throws(ServeError) {
     do {
       do {
-        try rename(upload.name, in: upload.area.directory, to: path)
+        try rename(upload.name, in: upload.area.directory, to: path, replacing: replacing)
       } catch .improperLink {
-        try copyAcross(upload, to: path)
+        try copyAcross(upload, to: path, replacing: replacing)
       }
+    } catch .fileExists where !replacing {
+      upload.abandon()
+      // Whoever made it may not have synced it.
+      state.withLock { $0.hasSyncedOthers = false }
     } catch {
       throw .system(SystemFailure("publish", path, error))
     }
   }
 
   /// Renames, makes missing parents on the way, and notes which directories are to be synced.
-  func rename(_ name: String, in directory: Directory, to path: String) throws(Errno) {
+  func rename(_ name: String, in directory: Directory, to path: String, replacing: Bool = true) throws(Errno)
+  {
     do {
-      try directory.rename(name, to: path, in: root)
+      try directory.rename(name, to: path, in: root, replacing: replacing)
     } catch .noSuchFileOrDirectory {
       // Nothing is made for what is not there.
       guard let parent = path.parentName, try directory.status(name) != nil else {
         throw .noSuchFileOrDirectory
       }
       try root.makeDirectories(parent)
-      try directory.rename(name, to: path, in: root)
+      try directory.rename(name, to: path, in: root, replacing: replacing)
     }
     noteUnsynced(path.parentName ?? "")
   }
@@ -152,7 +160,7 @@ extension PosixStore {
   /// Publishes an upload whose name lies on another file system, where somebody linked a directory to.
   ///
   /// A crash in the middle leaves a hidden file beside the name, which nobody sweeps.
-  private func copyAcross(_ upload: StagedUpload, to path: String) throws(Errno) {
+  private func copyAcross(_ upload: StagedUpload, to path: String, replacing: Bool) throws(Errno) {
     state.withLock { $0.syncsWhole = false }
     let parent = path.parentName.map { $0 + "/" } ?? ""
     let temporary = "\(parent)borg-serve-\(Hex.string(Host.randomBytes(8)))\(StoreName.temporarySuffix)"
@@ -168,7 +176,7 @@ extension PosixStore {
         offset += count
       }
       try target.sync()
-      try root.rename(temporary, to: path, in: root)
+      try root.rename(temporary, to: path, in: root, replacing: replacing)
     } catch {
       _ = try? root.remove(temporary)
       throw error

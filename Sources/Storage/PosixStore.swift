@@ -73,6 +73,8 @@ public final class PosixStore: ObjectStore {
       let upload: StagedUpload
       /// Whether its bytes were synced by themselves when it was staged.
       let isSynced: Bool
+      /// Whether it gives way to an object that has its name by the time it is published.
+      let keepsOther: Bool
     }
 
     var number = 0
@@ -147,7 +149,7 @@ public final class PosixStore: ObjectStore {
     try newUpload(in: .data, label: "a large value")
   }
 
-  public func store(_ name: StoreName, _ content: ObjectContent) throws(ServeError) {
+  public func store(_ name: StoreName, _ content: ObjectContent, keepsOther: Bool) throws(ServeError) {
     switch name.namespace {
     case .locks:
       let upload = try staged(content, for: name)
@@ -162,7 +164,7 @@ public final class PosixStore: ObjectStore {
       }
     case .data:
       try throwFailure()
-      try stage(name, content)
+      try stage(name, content, keepsOther: keepsOther)
     case .archives, .cache, .config, .keys:
       try throwFailure()
       let upload = try staged(content, for: name)
@@ -179,7 +181,7 @@ public final class PosixStore: ObjectStore {
     }
   }
 
-  private func stage(_ name: StoreName, _ content: ObjectContent) throws(ServeError) {
+  private func stage(_ name: StoreName, _ content: ObjectContent, keepsOther: Bool) throws(ServeError) {
     guard case .id(let id) = name.key, !name.isDeleted else {
       throw .argumentValue("an object cannot be stored as deleted")
     }
@@ -194,7 +196,8 @@ public final class PosixStore: ObjectStore {
       state.pending[id] = Staged(
         upload: upload, size: size, batch: state.filling.number,
         shadowsSealed: old.map { !isInSameBatch || $0.shadowsSealed } ?? false)
-      state.filling.append(.init(id: id, upload: upload, isSynced: isSynced), size)
+      state.filling.append(
+        .init(id: id, upload: upload, isSynced: isSynced, keepsOther: keepsOther), size)
       return (isInSameBatch ? old?.upload : nil, state.filling.isFull)
     }
     replaced?.abandon()

@@ -377,11 +377,12 @@ public final class SimulatedDisk: DiskCalls {
   }
 
   public func rename(
-    _ name: String, in directory: RawDescriptor, to newName: String, in newDirectory: RawDescriptor
+    _ name: String, in directory: RawDescriptor, to newName: String, in newDirectory: RawDescriptor,
+    replacing: Bool
   ) throws(Errno) {
     try perform(.rename, "\(name) -> \(newName)") { state throws(Errno) in
       let (old, new) = (try state.number(directory), try state.number(newDirectory))
-      try state.files.rename(name, from: old, to: newName, from: new)
+      try state.files.rename(name, from: old, to: newName, from: new, replacing: replacing)
     }
   }
 

@@ -171,12 +171,13 @@ struct SimulatedFileSystem: Sendable {
   }
 
   mutating func rename(
-    _ path: String, from directory: Number, to newPath: String, from newDirectory: Number
+    _ path: String, from directory: Number, to newPath: String, from newDirectory: Number, replacing: Bool
   ) throws(Errno) {
     let (oldParent, oldName) = try parent(of: path, from: directory)
     guard let number = directories[oldParent]?.entries[oldName] else { throw .noSuchFileOrDirectory }
     let (newParent, newName) = try parent(of: newPath, from: newDirectory)
     let replaced = directories[newParent]?.entries[newName]
+    guard replacing || replaced == nil else { throw .fileExists }
     guard replaced != number else { return }
     guard device(of: number) == device(of: oldParent) else { throw .resourceBusy }
     guard device(of: number) == device(of: newParent) else { throw .improperLink }

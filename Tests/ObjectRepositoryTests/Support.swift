@@ -51,9 +51,9 @@ struct InterceptedStore: ObjectStore {
 
   func upload() throws(ServeError) -> any Upload { try base.upload() }
 
-  func store(_ name: StoreName, _ content: ObjectContent) throws(ServeError) {
+  func store(_ name: StoreName, _ content: ObjectContent, keepsOther: Bool) throws(ServeError) {
     onStore(name)
-    try base.store(name, content)
+    try base.store(name, content, keepsOther: keepsOther)
   }
 
   func delete(_ name: StoreName) throws(ServeError) -> Bool {

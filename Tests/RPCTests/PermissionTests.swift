@@ -194,6 +194,18 @@ struct PermissionTests {
     #expect(try place.content(Place.name(1)) == Self.object)
   }
 
+  @Test(arguments: adding)
+  func `what somebody publishes meanwhile is not overwritten by what waited`(mode: Permissions) throws {
+    let place = try place()
+    let waiting = try client(place, mode, exclusive: false)
+    #expect(try waiting.call("put", ["id": .id(2), "data": .binary(Self.other)]) == .success(nil))
+    // Another session's object gets the name first, and an archive relies on it.
+    try place.write(Place.name(2), Self.object)
+    #expect(waiting.hangUp() == .closed)
+    #expect(try place.content(Place.name(2)) == Self.object)
+    #expect(place.leftovers() == [])
+  }
+
   @Test func `with all permissions the last one stored counts, whatever it is`() throws {
     let place = try place()
     let client = try client(place, .all)

@@ -46,6 +46,23 @@ import Testing
   }
 
   @Test(arguments: StoreKind.allCases)
+  func `an object that gives way does so to what is there, and is stored where nothing is`(kind: StoreKind)
+    throws
+  {
+    let opened = try kind.make()
+    let store = opened.store
+    try store.store(data(1), text("first"))
+    try store.barrier(durable: false)
+    try store.store(data(1), text("second"), keepsOther: true)
+    try store.store(data(2), text("alone"), keepsOther: true)
+    try store.barrier(durable: true)
+    #expect(try store.text(data(1)) == "first")
+    #expect(try store.text(data(2)) == "alone")
+    try store.store(data(1), text("third"))
+    #expect(try store.text(data(1)) == "third")
+  }
+
+  @Test(arguments: StoreKind.allCases)
   func `an empty object is an object`(kind: StoreKind) throws {
     let opened = try kind.make()
     for name in Self.anyNames {

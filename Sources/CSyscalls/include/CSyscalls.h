@@ -42,6 +42,9 @@ extern const int borg_o_path;
 /// RESOLVE_NO_SYMLINKS. `mode` counts with O_CREAT only.
 int borg_open_beneath(int directory, const char *name, int flags, int mode, int follows_links);
 
+/// renameat2(2) with RENAME_NOREPLACE.
+int borg_rename_new(int directory, const char *name, int new_directory, const char *new_name);
+
 /// Landlock's version in this kernel; 0 or less if there is none.
 int borg_landlock_version(void);
 
