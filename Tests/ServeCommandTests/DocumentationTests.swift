@@ -93,3 +93,29 @@ private func contains(_ text: String, word: String) -> Bool {
     }
   }
 }
+
+@Suite struct `What is written about the original's weaknesses` {
+  @Test func `each has a test that carries its number, in the place that the page names`() throws {
+    let page = try text(of: "docs/man-page.md")
+    let rows = page.split(separator: "\n").filter {
+      $0.hasPrefix("| ") && $0.contains("`") || $0.contains("sockets")
+    }
+    let places = [
+      "WeaknessTests": "Tests/RPCTests/WeaknessTests.swift",
+      "PermissionTests": "Tests/RPCTests/PermissionTests.swift",
+      "PosixLayoutTests": "Tests/StorageTests/PosixLayoutTests.swift",
+      "CrashTests": "Tests/StorageTests/CrashTests.swift",
+      "SessionTests": "Tests/SessionTests/SessionTests.swift",
+      "InvocationTests": "Tests/ServeCommandTests/InvocationTests.swift",
+      "ConnectionTests": "Tests/SocketServerTests/ConnectionTests.swift",
+      "SocketFileTests": "Tests/SocketServerTests/SocketFileTests.swift", "sockets": "conformance/sockets.py",
+    ]
+    for number in 1...25 {
+      let row = try #require(rows.first { $0.hasPrefix("| \(number) |") }, "no row for weakness \(number)")
+      let isShown = try places.contains { name, file in
+        try row.contains(name) && text(of: file).contains("weakness \(number):")
+      }
+      #expect(isShown, "\(row)")
+    }
+  }
+}
