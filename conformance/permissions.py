@@ -25,7 +25,6 @@ REFUSED = [
     (("delete", "one"), False),
     (("compact",), False),
     (("prune", "--keep-last", "1"), False),
-    (("tag", "--set", "x", "one"), False),
     (("check", "--repair"), True),
     (("key", "change-passphrase"), True),
     (("repo-delete",), True),
@@ -129,6 +128,12 @@ def modes_with_client(version, options, report):
                 entry.unlink()
             for arguments, without_reading in REFUSED:
                 b.refused(*arguments, reason=reads or without_reading)
+            if reads and adds:
+                # Those that replace an archive add the new one, which is permitted, and fail to remove the old one.
+                entries = sorted(entry.name for entry in (b.repository / "archives").iterdir())
+                outcome = b.run(b.limited, "rename", "zero", "null")
+                left = sorted(entry.name for entry in (b.repository / "archives").iterdir())
+                b.check("rename leaves the old archive", outcome.code == 2 and REASON in outcome.output and set(entries) < set(left), outcome)
             # Storing an object again is no error: with reading, the command believes to have done it.
             before = b.files()
             outcome = b.run(b.limited, "repo-compress", "-C", "zstd,9")

@@ -47,6 +47,17 @@ public enum Limits {
   /// taking on more.
   public static let requestBytesInFlight = 8 * 1024 * 1024
 
+  /// What an answer that is streamed from an open file counts for among the bytes in flight: at most 16 files are open
+  /// for a client at a time.
+  public static let openAnswer = 512 * 1024
+
+  /// Bytes that are written to a pipe at a time where an idle timeout wants to know whether any move.
+  public static let idleStep = 16 * 1024
+
+  /// Files that a client of a socket may have open at a time: answers that wait, what is being staged and published, the
+  /// connection itself.
+  public static let filesPerConnection = 48
+
   /// Entries of a `list` answer when the client names no limit; stock clients ask for 100,000 at most.
   public static let listPage = 1_000_000
 

@@ -62,8 +62,8 @@ int borg_signal_descriptor(void) {
   sigset_t set;
   sigemptyset(&set);
   sigaddset(&set, SIGTERM);
-  sigaddset(&set, SIGHUP);
   struct sigaction action;
+  if (sigaction(SIGHUP, NULL, &action) == 0 && action.sa_handler != SIG_IGN) sigaddset(&set, SIGHUP);
   if (sigaction(SIGINT, NULL, &action) == 0 && action.sa_handler != SIG_IGN) sigaddset(&set, SIGINT);
   if (sigprocmask(SIG_BLOCK, &set, NULL) != 0) return -1;
   return signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);

@@ -101,14 +101,17 @@ public struct ByteOutput: Sendable {
     let bytes = Atomic<UInt64>(0)
   }
 
-  /// Uses an open descriptor, which stays the caller's.
-  public init(_ descriptor: Int32) {
-    (self.descriptor, socket) = (descriptor, nil)
+  /// Bytes that are written at most at a time: a write that blocks counts them when it is done.
+  private let step: Int
+
+  /// Uses an open descriptor, which stays the caller's. `step`: how closely `bytesMoved` follows a slow peer.
+  public init(_ descriptor: Int32, step: Int = .max) {
+    (self.descriptor, socket, self.step) = (descriptor, nil, step)
   }
 
   /// The sending end of a socket.
   public init(_ socket: ConnectedSocket) {
-    (descriptor, self.socket) = (socket.descriptor, socket)
+    (descriptor, self.socket, step) = (socket.descriptor, socket, .max)
   }
 
   /// Bytes that the peer has been sent so far.
@@ -128,7 +131,8 @@ public struct ByteOutput: Sendable {
       do {
         let written = try retrying {
           unsafe bytes.withUnsafeBytes { buffer in
-            unsafe Glibc.write(descriptor, buffer.baseAddress.map { unsafe $0 + done }, count - done)
+            unsafe Glibc.write(
+              descriptor, buffer.baseAddress.map { unsafe $0 + done }, min(count - done, step))
           }
         }
         done += written
@@ -160,7 +164,7 @@ public func enlargePipe(_ descriptor: Int32) {
 public struct EndSignals: Sendable {
   private let descriptor: Int32
 
-  /// Blocks SIGTERM, SIGHUP and, unless it was ignored, SIGINT in this thread and those it will start, and
+  /// Blocks SIGTERM and, unless they were ignored, SIGHUP and SIGINT in this thread and those it will start, and
   /// ignores SIGPIPE. To be called before any other thread runs.
   public init() throws(Errno) {
     descriptor = try retrying { borg_signal_descriptor() }
@@ -176,18 +180,30 @@ public struct EndSignals: Sendable {
   }
 }
 
+/// Opens `/dev/null` in the place of standard descriptors that are closed, so that no file gets their numbers and with
+/// them what is meant for a log or a client. To be called before anything is opened.
+public func reserveStandardDescriptors() {
+  for descriptor in STDIN_FILENO...STDERR_FILENO where fcntl(descriptor, F_GETFD) == -1 {
+    // The lowest free number is this one.
+    _ = unsafe open("/dev/null", O_RDWR)
+  }
+}
+
 /// Sets the process's file mode creation mask.
 public func setFileModeCreationMask(_ mask: UInt32) {
   _ = umask(mode_t(mask & 0o777))
 }
 
-/// Lets the process open as many files as it may: a pipelining client has one open for each large answer.
-public func raiseOpenFileLimit() {
+/// Lets the process open as many files as it may, and returns how many: a pipelining client has one open for each large
+/// answer that waits.
+@discardableResult
+public func raiseOpenFileLimit() -> UInt64 {
   var limit = rlimit()
   let resource = __rlimit_resource_t(RLIMIT_NOFILE.rawValue)
-  guard unsafe getrlimit(resource, &limit) == 0 else { return }
+  guard unsafe getrlimit(resource, &limit) == 0 else { return 0 }
   limit.rlim_cur = limit.rlim_max
   _ = unsafe setrlimit(resource, &limit)
+  return UInt64(limit.rlim_max)
 }
 
 /// Writes a line to standard error, which ssh clients log; failures have nowhere to be told.

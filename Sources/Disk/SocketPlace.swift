@@ -1,3 +1,4 @@
+import CSyscalls
 import Glibc
 public import SystemPackage
 
@@ -84,10 +85,16 @@ public func linkFile(at path: [UInt8], to newPath: [UInt8]) throws(Errno) {
   _ = try retrying { unsafe link(path, newPath) }
 }
 
-/// Sets a file's mode whatever the mask is.
+/// Sets a file's mode whatever the mask is; a link that has come into its place is not followed (`ELOOP`).
 public func setFileMode(at path: [UInt8], _ mode: UInt32) throws(Errno) {
   let path = terminated(path)
-  _ = try retrying { unsafe chmod(path, mode_t(mode)) }
+  let handle = try retrying { unsafe open(path, borg_o_path | O_NOFOLLOW | O_CLOEXEC) }
+  defer { _ = close(handle) }
+  var status = stat()
+  _ = try retrying { unsafe fstat(handle, &status) }
+  guard status.st_mode & S_IFMT != S_IFLNK else { throw .tooManySymbolicLinkLevels }
+  // A handle's mode can be changed by its name only.
+  _ = try retrying { unsafe chmod("/proc/self/fd/\(handle)", mode_t(mode)) }
 }
 
 /// Makes one directory with this mode, less the mask; whether it is new.
@@ -103,7 +110,8 @@ public func makeDirectory(at path: [UInt8], mode: UInt32) throws(Errno) -> Bool 
 
 /// Why a directory is not one that only this user can have put something into; nil if it is.
 ///
-/// It has to be a directory and no link, this user's, and (unless `anyMode`) closed to everybody else.
+/// It has to be a directory and no link, this user's, (unless `anyMode`) closed to everybody else, and nobody else's to
+/// rename. Source of the rules: platformdirs `unix.py`.
 public func privateDirectoryProblem(at path: [UInt8], anyMode: Bool = false) -> String? {
   var status = stat()
   // With a slash or a dot at its end the name of a link would be that of its target.
@@ -122,7 +130,24 @@ public func privateDirectoryProblem(at path: [UInt8], anyMode: Bool = false) -> 
   }
   if status.st_uid != geteuid() { return "belongs to user \(status.st_uid)" }
   let mode = status.st_mode & 0o777
-  return anyMode || mode == 0o700 ? nil : "has mode \(String(mode, radix: 8)), not 700"
+  guard anyMode || mode == 0o700 else { return "has mode \(String(mode, radix: 8)), not 700" }
+  return problemAbove(bare)
+}
+
+/// Who may rename a directory can put another one in its place: nobody but root and this user may above it, as far as
+/// sticky bits do not see to it.
+private func problemAbove(_ path: [UInt8]) -> String? {
+  guard var above = (try? RepositoryPath(resolving: path))?.parent else { return nil }
+  while true {
+    var status = stat()
+    let name = terminated(above.bytes)
+    guard unsafe lstat(name, &status) == 0 else { return "lies in \(above.text), which cannot be looked at" }
+    let isOpen = status.st_mode & (S_IWGRP | S_IWOTH) != 0 && status.st_mode & S_ISVTX == 0
+    let isOthers = status.st_uid != 0 && status.st_uid != geteuid()
+    if isOpen || isOthers { return "lies in \(above.text), in which others may rename it" }
+    guard let next = above.parent else { return nil }
+    above = next
+  }
 }
 
 /// A path as the kernel takes it.

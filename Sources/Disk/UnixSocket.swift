@@ -124,9 +124,9 @@ public final class WakeUp: Sendable {
 /// `LISTEN_PID` is this process. Nil entries are no listening unix stream sockets.
 public func inheritedSockets(processID: [UInt8]?, count: [UInt8]?) -> [ListeningSocket?] {
   let number = { (text: [UInt8]?) in text.flatMap { Int(String(decoding: $0, as: UTF8.self)) } }
-  guard number(processID) == Host.processID, let count = number(count), (1...64).contains(count) else {
-    return []
-  }
+  guard number(processID) == Host.processID, let count = number(count), count > 0 else { return [] }
+  // More than any unit has: none of them is usable.
+  guard count <= 64 else { return [nil] }
   return (3..<3 + Int32(count)).map { ListeningSocket(inherited: $0) }
 }
 

@@ -214,6 +214,12 @@ public final class ObjectRepository: Sendable {
     try store.store(StoreName(id: id), content, keepsOther: keepsOther)
   }
 
+  /// Takes an object that is there for one that was put now; false if it is gone meanwhile.
+  public func adopt(_ id: ObjectID) throws(ServeError) -> Bool {
+    try refreshLock()
+    return try store.adopt(StoreName(id: id))
+  }
+
   /// Notes that a `put` was answered with an error.
   ///
   /// From then on this session stores no archive entry and no chunk index, which get the same error: stock

@@ -64,8 +64,8 @@ public struct GrantedRepository: Sendable {
   public func put(_ id: ObjectID, _ content: ObjectContent, size: Int) throws(ServeError) {
     guard mode != .all else { return try repository.put(id, content, size: size) }
     switch try admission(of: StoreName(id: id), content, size) {
-    case .kept: try repository.refreshLock()
-    case .new: try repository.put(id, content, size: size, keepsOther: true)
+    case .kept where try repository.adopt(id): content.abandon()
+    case .kept, .new: try repository.put(id, content, size: size, keepsOther: true)
     case .replacement: try repository.put(id, content, size: size)
     }
   }
@@ -171,7 +171,7 @@ public struct GrantedRepository: Sendable {
     case new
     /// In place of the one that is there.
     case replacement
-    /// The one that is there stays, and counts as stored; what was sent is given up.
+    /// The one that is there stays, and counts as stored.
     case kept
   }
 
@@ -186,9 +186,7 @@ public struct GrantedRepository: Sendable {
     switch Policy.decide(mode, .store, at: .namespace(name.namespace), exists: exists) {
     case .granted: break
     case .keepsWhole where try !repository.isWhole(name): break
-    case .keepsWhole:
-      content.abandon()
-      return .kept
+    case .keepsWhole: return .kept
     case .answersMissing, .denied:
       throw mode.denial(of: "\(exists ? "overwriting" : "storing") \(name.text)")
     }

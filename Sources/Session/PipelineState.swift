@@ -16,7 +16,8 @@ struct PipelineState<Request> {
 
   /// What the reader may wait for.
   enum ReaderWait {
-    case room(weight: Int)
+    /// `crowded`: the number of requests holds it up, not their bytes.
+    case room(weight: Int, crowded: Bool)
     case noExclusive
   }
 
@@ -58,9 +59,12 @@ struct PipelineState<Request> {
       && (schedule.requestBytes + weight <= Limits.requestBytesInFlight || schedule.isIdle)
   }
 
+  /// Whether only fewer requests would help.
+  var isCrowded: Bool { schedule.inFlight >= Limits.requestsInFlight }
+
   func isMet(_ wait: ReaderWait) -> Bool {
     switch wait {
-    case .room(let weight): hasRoom(for: weight)
+    case .room(let weight, _): hasRoom(for: weight)
     case .noExclusive: schedule.exclusiveCount == 0
     }
   }
@@ -91,7 +95,7 @@ struct PipelineState<Request> {
   /// so that it is not woken for each.
   private func wakesReader(_ wait: ReaderWait) -> Bool {
     if isInterrupted { return true }
-    if case .room = wait, schedule.inFlight > Limits.requestsInFlight / 2 { return false }
+    if case .room(_, crowded: true) = wait, schedule.inFlight > Limits.requestsInFlight / 2 { return false }
     return isMet(wait)
   }
 }

@@ -9,11 +9,11 @@ public enum Answer: Sendable {
   /// These bytes, then the first `count` of the object.
   case stream(head: [UInt8], object: any StoredObject, count: Int)
 
-  /// Bytes that the answer keeps in memory.
+  /// Bytes that the answer keeps in memory; an open file counts as some, too, so that few wait for their turn.
   var weight: Int {
     switch self {
     case .bytes(let bytes): bytes.count
-    case .stream(let head, _, _): head.count
+    case .stream(let head, _, _): head.count + Limits.openAnswer
     }
   }
 }
@@ -121,7 +121,8 @@ public final class RequestPipeline<Handler: RequestHandler>: Sendable {
     let jobs = requests.map { (request: $0, lane: handler.lane(of: $0), weight: handler.weight(of: $0)) }
     var taken = 0
     while taken < jobs.count {
-      guard waitAsReader(for: .room(weight: jobs[taken].weight)) else { break }
+      let weight = jobs[taken].weight
+      guard waitAsReader(for: { .room(weight: weight, crowded: $0.isCrowded) }) else { break }
       change { state in
         repeat {
           let job = jobs[taken]
@@ -135,10 +136,12 @@ public final class RequestPipeline<Handler: RequestHandler>: Sendable {
 
   /// Blocks until no exclusive request is left: from then on it is certain which repository is open. False
   /// once the pipeline was interrupted.
-  public func waitForExclusive() -> Bool { waitAsReader(for: .noExclusive) }
+  public func waitForExclusive() -> Bool { waitAsReader(for: { _ in .noExclusive }) }
 
-  private func waitAsReader(for wait: State.ReaderWait) -> Bool {
+  /// `wait` is asked each time that the reader goes on waiting: what holds it up may change.
+  private func waitAsReader(for wait: (State) -> State.ReaderWait) -> Bool {
     state.wait(in: Queue.reader) { state in
+      let wait = wait(state)
       let isMet = state.isMet(wait)
       state.readerWait = isMet || state.isInterrupted ? nil : wait
       return isMet ? true : state.isInterrupted ? false : nil

@@ -127,6 +127,8 @@ public final class SocketServer: Sendable {
           guard let socket = try listener.accept() else { continue }
           hasMore = true
           try begin(socket, from: listener)
+          // Clients that come and go must not pile up as threads that nobody joins.
+          joinEnded()
         }
       }
       state.withLock { $0.isExhausted = false }

@@ -55,6 +55,8 @@ public final class MemoryStore: ObjectStore {
     }
   }
 
+  public func adopt(_ name: StoreName) -> Bool { info(name) != nil }
+
   public func delete(_ name: StoreName) -> Bool {
     objects.withLock { $0.removeValue(forKey: nested(name)) != nil }
   }

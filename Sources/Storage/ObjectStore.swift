@@ -118,6 +118,10 @@ public protocol ObjectStore: Sendable {
   /// itself, by whomever; then that one counts as stored.
   func store(_ name: StoreName, _ content: ObjectContent, keepsOther: Bool) throws(ServeError)
 
+  /// Makes an object of `data/` that is there, by whomever, as durable as one that was stored now: at the next
+  /// barrier. False if there is none.
+  func adopt(_ name: StoreName) throws(ServeError) -> Bool
+
   /// Removes an object; false if there was none.
   func delete(_ name: StoreName) throws(ServeError) -> Bool
 

@@ -133,12 +133,27 @@ extension PosixStore {
         try copyAcross(upload, to: path, replacing: replacing)
       }
     } catch .fileExists where !replacing {
+      let isOther = try ServeError.doing("make durable", path) { () throws(Errno) in try adoptFile(path) }
+      // What is there and is no object, such as a link to what is gone, is no better than nothing.
+      guard isOther else { return try publish(upload, as: path) }
       upload.abandon()
-      // Whoever made it may not have synced it.
-      state.withLock { $0.hasSyncedOthers = false }
     } catch {
       throw .system(SystemFailure("publish", path, error))
     }
+  }
+
+  /// Sees to it that an object which somebody else has published is durable at the next barrier: the original never
+  /// syncs. False if there is no file with something in it.
+  func adoptFile(_ path: String) throws(Errno) -> Bool {
+    do {
+      let file = try root.file(path)
+      guard try file.size() > 0 else { return false }
+      try file.sync()
+    } catch .noSuchFileOrDirectory, .invalidArgument, .isDirectory {
+      return false
+    }
+    noteUnsynced(path.parentName ?? "")
+    return true
   }
 
   /// Renames, makes missing parents on the way, and notes which directories are to be synced.

@@ -181,6 +181,13 @@ public final class PosixStore: ObjectStore {
     }
   }
 
+  public func adopt(_ name: StoreName) throws(ServeError) -> Bool {
+    // What this session has staged is durable before it has a name.
+    if staged(name) != nil { return true }
+    let path = nested(name)
+    return try ServeError.doing("make durable", path) { () throws(Errno) in try adoptFile(path) }
+  }
+
   private func stage(_ name: StoreName, _ content: ObjectContent, keepsOther: Bool) throws(ServeError) {
     guard case .id(let id) = name.key, !name.isDeleted else {
       throw .argumentValue("an object cannot be stored as deleted")

@@ -86,6 +86,12 @@ struct SocketService {
   ) throws -> ExitCode {
     var bounds = SocketServer.Bounds()
     if let limit = options.maxConnections { bounds.connections = limit }
+    let files = raiseOpenFileLimit()
+    if files < UInt64(bounds.connections * Limits.filesPerConnection) {
+      printToStandardError(
+        "borg-serve: \(files) open files may not be enough for \(bounds.connections) connections; see LimitNOFILE in "
+          + "systemd.exec(5), or --max-connections.")
+    }
     let server = try SocketServer(listeners: listeners, bounds: bounds, tell: printToStandardError) {
       [limit = bounds.connections] accepted in
       try connection(accepted, confinement, limit: limit)

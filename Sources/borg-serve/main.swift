@@ -13,6 +13,7 @@ _exit(Process.run())
 
 enum Process {
   static func run() -> Int32 {
+    reserveStandardDescriptors()
     let modern = ExitCode.isModern(environment: Host.environment("BORG_EXIT_CODES"))
     let arguments = Host.arguments()
     switch Invocation.parse(arguments: arguments, environment: Host.environment) {
@@ -67,7 +68,10 @@ enum Process {
       enlargePipe(STDOUT_FILENO)
       let confinement = try confine(to: granted)
       let connection = RPCConnection(
-        input: try ByteInput(STDIN_FILENO), output: ByteOutput(STDOUT_FILENO), configuration: configuration)
+        input: try ByteInput(STDIN_FILENO),
+        output: options.idleTimeout > 0
+          ? ByteOutput(STDOUT_FILENO, step: Limits.idleStep) : ByteOutput(STDOUT_FILENO),
+        configuration: configuration)
       connection.greet(options, confinement)
       return serve(connection, until: signals)
     } catch {

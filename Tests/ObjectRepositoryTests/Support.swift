@@ -56,6 +56,8 @@ struct InterceptedStore: ObjectStore {
     try base.store(name, content, keepsOther: keepsOther)
   }
 
+  func adopt(_ name: StoreName) throws(ServeError) -> Bool { try base.adopt(name) }
+
   func delete(_ name: StoreName) throws(ServeError) -> Bool {
     onDelete(name)
     return try base.delete(name)

@@ -1,5 +1,6 @@
 import BorgFormat
 import Disk
+import Glibc
 import RPC
 import Session
 import Testing
@@ -204,6 +205,20 @@ struct PermissionTests {
     #expect(waiting.hangUp() == .closed)
     #expect(try place.content(Place.name(2)) == Self.object)
     #expect(place.leftovers() == [])
+  }
+
+  @Test(arguments: adding)
+  func `a name that leads nowhere does not count as stored`(mode: Permissions) throws {
+    let place = try place()
+    let client = try client(place, mode)
+    let object = Place.name(3)
+    try place.root.directory.makeDirectories(try #require(object.parentName))
+    let path = (place.root.path + Array("/\(object)".utf8)).map { CChar(bitPattern: $0) } + [0]
+    #expect(unsafe symlink("nowhere", path) == 0)
+    #expect(try client.call("put", ["id": .id(3), "data": .binary(Self.other)]) == .success(nil))
+    #expect(try store(client, Self.archive(3), []) == .success(nil))
+    #expect(client.hangUp() == .closed)
+    #expect(try place.content(object) == Self.other)
   }
 
   @Test func `with all permissions the last one stored counts, whatever it is`() throws {

@@ -37,14 +37,32 @@ struct PipelineStateTests {
   @Test func `a reader that was held up goes on when half of the requests are gone`() throws {
     var state = PipelineState<Int>(workers: 1)
     for number in 0..<Limits.requestsInFlight { state.schedule.submit(number, lane: .keyed(0), weight: 0) }
-    #expect(!state.isMet(.room(weight: 0)))
-    state.readerWait = .room(weight: 0)
+    #expect(!state.isMet(.room(weight: 0, crowded: true)))
+    #expect(state.isCrowded)
+    state.readerWait = .room(weight: 0, crowded: true)
     for number in 0..<Limits.requestsInFlight {
       let job = state.schedule.take(for: 0)
       state.schedule.finish(try #require(job), with: .bytes([]))
       _ = state.schedule.takeAnswer()
       #expect((state.takeWoken() != 0) == (number + 1 >= Limits.requestsInFlight / 2))
     }
+  }
+
+  @Test func `a reader that was held up by bytes goes on as soon as there is room for them`() throws {
+    var state = PipelineState<Int>(workers: 1)
+    for number in 0..<200 { state.schedule.submit(number, lane: .keyed(0), weight: 100_000) }
+    #expect(!state.isCrowded)
+    let wait = PipelineState<Int>.ReaderWait.room(weight: 100_000, crowded: state.isCrowded)
+    #expect(!state.isMet(wait))
+    state.readerWait = wait
+    // Their answers wait for the client, so that all of them stay in flight.
+    var finished = 0
+    while state.takeWoken() == 0 {
+      let job = state.schedule.take(for: 0)
+      state.schedule.finish(try #require(job), with: .bytes([]))
+      finished += 1
+    }
+    #expect(state.schedule.inFlight == 200 && state.isMet(wait) && finished < 200)
   }
 
   @Test func `an interruption wakes the reader whatever it waits for`() {

@@ -77,6 +77,27 @@ import Testing
     #expect(try after.text(data(99)) == nil)
   }
 
+  /// The original never syncs, and may store an object just before, or while, ours does.
+  @Test(arguments: [false, true], 0..<10)
+  func `what somebody else stored, and counts as ours, is durable when a reference to it is`(
+    isFirst: Bool, seed: UInt64
+  ) throws {
+    let disk = Self.disk(seed: seed)
+    let store = Self.store(on: disk)
+    // The session has seen to what others wrote before it.
+    try store.store(try named("archives/earlier"), text(""))
+    let path = data(1).nested(dataLevels: 2)
+    if !isFirst { try store.store(data(1), text("ours"), keepsOther: true) }
+    try disk.root().makeDirectories(try #require(path.parentName))
+    let theirs = Array("theirs".utf8)
+    try disk.root().create(path).write(theirs, theirs.indices, at: 0)
+    if isFirst { #expect(try store.adopt(data(1))) }
+    try store.store(try named("archives/one"), text(""))
+    let after = Self.store(on: disk.powerCut(seed: seed))
+    #expect(try after.text(try named("archives/one")) == "")
+    #expect(try after.text(data(1)) == "theirs")
+  }
+
   @Test func `a killed session leaves all that was promised, also if power fails later`() {
     for seed in Self.seeds {
       var generator = SeededGenerator(seed: seed ^ 0xDEAD)

@@ -19,7 +19,7 @@ int borg_start_writeback(int descriptor, int64_t offset, int64_t length);
 /// as libuuid (and so Python's uuid.getnode) picks it; 0 if there is none.
 uint64_t borg_hardware_address(void);
 
-/// signalfd(2) for SIGTERM, SIGHUP and, unless it is ignored, SIGINT, which are blocked in the calling
+/// signalfd(2) for SIGTERM and, unless they are ignored (nohup), SIGHUP and SIGINT, which are blocked in the calling
 /// thread (call it before any other thread starts). SIGPIPE and SIGXFSZ are ignored.
 int borg_signal_descriptor(void);
 
