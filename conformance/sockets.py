@@ -304,6 +304,44 @@ def storm(options, report):
 
 
 @scenario
+def flood(options, report):
+    """Clients that connect and leave at once, from several processes, as fast as they can."""
+    with closing(Harbour("flood", options, report, inside=MEMORY)) as h:
+        steady = h.peer().open(h.place / "steady")
+        loop = ("import socket, sys, time\nend = time.time() + 4\n"
+                "while time.time() < end:\n    s = socket.socket(socket.AF_UNIX)\n    s.settimeout(1)\n"
+                "    try: s.connect(sys.argv[1])\n    except OSError: pass\n    s.close()\n")
+        visitors = [subprocess.Popen([sys.executable, "-c", loop, str(h.socket)]) for _ in range(3)]
+        most = 0
+        while any(visitor.poll() is None for visitor in visitors):
+            most = max(most, sum(1 for _ in open(f"/proc/{h.process.pid}/maps")))
+            time.sleep(0.2)
+        resident, _ = memory(h.process.pid)
+        said = h.said()
+        h.check("threads do not pile up", most < 3000 and "no more threads" not in said and resident < 40 << 20,
+                f"{most} mappings, {resident >> 20} MiB", f"{said.count('Accepted')} visits, {most} mappings, {resident >> 20} MiB")
+        h.check("whoever stays is served", "r" in (steady.call("info") or {}))
+        h.check("it ends with 143", h.end() == 143)
+
+
+@scenario
+def deaf_readers(options, report):
+    """Clients that ask for many large objects and read none of them, where few files may be open."""
+    with closing(Harbour("deaf readers", options, report, inside=MEMORY, wrapper=["prlimit", "--nofile=512:512"])) as h:
+        steady = h.peer().open(h.place / "repository", exclusive=False)
+        steady.call("put", id=b"1" * 32, data=bytes(400_000))
+        deaf = [h.peer().open(h.place / "repository", exclusive=False) for _ in range(4)]
+        for peer in deaf:
+            peer.socket.sendall(b"".join(peer.request("get", id=b"1" * 32) for _ in range(200)))
+        time.sleep(0.5)
+        descriptors = len(os.listdir(f"/proc/{h.process.pid}/fd"))
+        h.check("few files are open for them", descriptors < 200, f"{descriptors} descriptors", f"{descriptors} descriptors")
+        steady.call("put", id=b"2" * 32, data=b"x" * 1000)
+        h.check("another client stores, and closes", "r" in (steady.call("close") or {}) and "open files" in h.said())
+        h.check("it ends with 143", h.end() == 143)
+
+
+@scenario
 def restricted(options, report):
     """What a restriction, and the kernel's confinement, leave a server of sockets to do."""
     with closing(Harbour("restricted", options, report, start=False)) as h:
