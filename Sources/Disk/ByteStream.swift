@@ -144,6 +144,24 @@ public struct ByteOutput: Sendable {
     }
   }
 
+  /// Sends some of a file's bytes, from `offset` on and at most `count`, without reading them into this process; returns
+  /// how many, 0 at the end of the file, and nil where the kernel cannot. Whatever the peer has not read yet follows the
+  /// file: it must not be written to any more. `EPIPE` if the peer is gone.
+  public func send(_ file: OpenFile, at offset: Int, count: Int) throws(Errno) -> Int? {
+    while true {
+      do {
+        guard let sent = try file.send(at: offset, count: min(count, step, 1 << 20), to: descriptor) else {
+          return nil
+        }
+        traffic.bytes.add(UInt64(sent), ordering: .relaxed)
+        return sent
+      } catch .wouldBlock {
+        var waiting = pollfd(fd: descriptor, events: Int16(POLLOUT), revents: 0)
+        _ = try retrying { unsafe poll(&waiting, 1, -1) }
+      }
+    }
+  }
+
   /// Whether nobody can read what is written any more.
   public var isHungUp: Bool { hungUp(descriptor) }
 }

@@ -101,6 +101,12 @@ struct ConfinedCalls: DiskCalls {
     try base.read(descriptor, at: offset, into: &buffer, from: start, count: count)
   }
 
+  func send(_ descriptor: RawDescriptor, at offset: Int, count: Int, to output: RawDescriptor)
+    throws(Errno) -> Int?
+  {
+    try base.send(descriptor, at: offset, count: count, to: output)
+  }
+
   func write(_ descriptor: RawDescriptor, at offset: Int, _ bytes: [UInt8], _ range: Range<Int>)
     throws(Errno)
   {

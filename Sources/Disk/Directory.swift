@@ -204,6 +204,11 @@ public final class OpenFile: Sendable {
     return length
   }
 
+  /// See `DiskCalls.send`.
+  func send(at offset: Int, count: Int, to output: RawDescriptor) throws(Errno) -> Int? {
+    try calls.send(descriptor, at: offset, count: count, to: output)
+  }
+
   public func write(_ bytes: [UInt8], _ range: Range<Int>, at offset: Int) throws(Errno) {
     try calls.write(descriptor, at: offset, bytes, range)
   }

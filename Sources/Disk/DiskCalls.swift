@@ -66,6 +66,11 @@ public protocol DiskCalls: Sendable {
     _ descriptor: RawDescriptor, at offset: Int, into buffer: inout [UInt8], from start: Int, count: Int
   ) throws(Errno) -> Int
 
+  /// Hands at most `count` bytes at `offset` to a pipe, socket or file without a copy in this process; returns how many,
+  /// 0 at the end of the file, nil where that cannot be done.
+  func send(_ descriptor: RawDescriptor, at offset: Int, count: Int, to output: RawDescriptor) throws(Errno)
+    -> Int?
+
   /// Writes a range of `bytes` at `offset`, all of it unless it throws.
   func write(_ descriptor: RawDescriptor, at offset: Int, _ bytes: [UInt8], _ range: Range<Int>) throws(Errno)
 

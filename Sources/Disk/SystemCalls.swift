@@ -199,6 +199,17 @@ public struct SystemCalls: DiskCalls {
     }
   }
 
+  public func send(_ descriptor: RawDescriptor, at offset: Int, count: Int, to output: RawDescriptor)
+    throws(Errno) -> Int?
+  {
+    var position = off_t(offset)
+    do {
+      return try retrying { unsafe sendfile(output, descriptor, &position, count) }
+    } catch .invalidArgument, .noFunction, .notSupported {
+      return nil
+    }
+  }
+
   public func write(_ descriptor: RawDescriptor, at offset: Int, _ bytes: [UInt8], _ range: Range<Int>)
     throws(Errno)
   {

@@ -251,7 +251,7 @@ public final class RequestPipeline<Handler: RequestHandler>: Sendable {
   private static var parcelSize: Int { 128 * 1024 }
 
   private func send() {
-    // Filled in when it is first needed: most connections of a quiet server stream nothing.
+    // For objects that cannot be sent straight from their files; filled in when it is first needed.
     var buffer: [UInt8] = []
     while let parcel = nextParcel() {
       do {
@@ -301,7 +301,11 @@ public final class RequestPipeline<Handler: RequestHandler>: Sendable {
   /// head has promised them, and a client waits for no others.
   private func stream(_ object: any StoredObject, _ count: Int, _ buffer: inout [UInt8]) throws {
     var offset = 0
-    if buffer.isEmpty { buffer = [UInt8](repeating: 0, count: Limits.readBlock) }
+    while offset < count, let sent = try object.send(at: offset, count: count - offset, to: output) {
+      guard sent > 0 else { throw ServeError.integrity("object ended early") }
+      offset += sent
+    }
+    if offset < count, buffer.isEmpty { buffer = [UInt8](repeating: 0, count: Limits.readBlock) }
     while offset < count {
       let length = min(try object.read(at: offset, into: &buffer), count - offset)
       guard length > 0 else { throw ServeError.integrity("object ended early") }

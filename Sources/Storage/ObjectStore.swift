@@ -1,4 +1,5 @@
 public import BorgFormat
+public import Disk
 
 /// An object's name in a listing, without its directories and without a soft-deleted object's suffix.
 public struct ListedObject: Equatable, Sendable {
@@ -31,6 +32,15 @@ public protocol StoredObject: Sendable {
 
   /// Fills `buffer` from `offset` on; fewer bytes than asked for only at the end. Blocking.
   func read(at offset: Int, into buffer: inout [UInt8]) throws(ServeError) -> Int
+
+  /// Sends some bytes, from `offset` on and at most `count`, straight to an output; returns how many, 0 at the end, nil if
+  /// they have to be read and written instead. Throws a `ServeError` for what cannot be read, and anything else for a peer
+  /// that is gone. Blocking.
+  func send(at offset: Int, count: Int, to output: ByteOutput) throws -> Int?
+}
+
+extension StoredObject {
+  public func send(at offset: Int, count: Int, to output: ByteOutput) throws -> Int? { nil }
 }
 
 extension StoredObject {

@@ -101,4 +101,13 @@ struct StoredFile: StoredObject {
       throw .system(SystemFailure("read", name, error))
     }
   }
+
+  func send(at offset: Int, count: Int, to output: ByteOutput) throws -> Int? {
+    do {
+      return try output.send(file, at: offset, count: count)
+    } catch {
+      if error == .brokenPipe || error == .connectionReset { throw error }
+      throw ServeError.system(SystemFailure("read", name, error))
+    }
+  }
 }

@@ -323,6 +323,10 @@ public final class SimulatedDisk: DiskCalls {
     return bytes.count
   }
 
+  /// There is nothing behind it that a kernel could send.
+  public func send(_ descriptor: RawDescriptor, at offset: Int, count: Int, to output: RawDescriptor) -> Int?
+  { nil }
+
   public func write(_ descriptor: RawDescriptor, at offset: Int, _ bytes: [UInt8], _ range: Range<Int>)
     throws(Errno)
   {

@@ -212,4 +212,44 @@ struct ByteStreamTests {
     let reading = try Background { (try? input.read(behind: [], capacity: 5).isEnd) ?? false }
     #expect(reading.value() == true)
   }
+
+  @Test(arguments: Channel.Kind.allCases)
+  func `a file goes to a peer that reads slowly, straight and whole`(kind: Channel.Kind) throws {
+    let place = try TemporaryDirectory()
+    let bytes = (0..<3_000_000).map { UInt8(truncatingIfNeeded: $0 / 251 ^ $0) }
+    try place.directory.create("x").write(bytes, bytes.indices, at: 0)
+    let file = try place.directory.file("x")
+    let channel = try Channel(kind)
+    // As connections on sockets are.
+    if kind == .socket { _ = fcntl(channel.writer, F_SETFL, fcntl(channel.writer, F_GETFL) | O_NONBLOCK) }
+    let output = ByteOutput(channel.writer, step: 100_000)
+    let sending = try Background {
+      var offset = 0
+      while let sent = try? output.send(file, at: offset, count: bytes.count - offset), sent > 0 {
+        offset += sent
+      }
+      return offset
+    }
+    let input = try ByteInput(channel.reader)
+    var arrived: [UInt8] = []
+    while arrived.count < bytes.count, case .bytes(let more) = try input.read(behind: [], capacity: 70_001) {
+      arrived += more
+    }
+    #expect(arrived == bytes)
+    #expect(sending.value() == bytes.count)
+    #expect(output.bytesMoved == UInt64(bytes.count))
+    #expect(try output.send(file, at: bytes.count, count: 1) == 0)
+    channel.closeReader()
+    #expect(throws: Errno.brokenPipe) { try output.send(file, at: 0, count: 1) }
+  }
+
+  @Test func `where the kernel cannot send a file, it says so`() throws {
+    let place = try TemporaryDirectory()
+    let file = try place.directory.create("x")
+    try file.write([1, 2, 3], 0..<3, at: 0)
+    let path = terminated(place.path + Array("/log".utf8))
+    let log = unsafe open(path, O_WRONLY | O_CREAT | O_APPEND, 0o600)
+    defer { _ = close(log) }
+    #expect(try ByteOutput(log).send(place.directory.file("x"), at: 0, count: 3) == nil)
+  }
 }
