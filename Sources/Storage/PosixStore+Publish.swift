@@ -72,6 +72,7 @@ extension PosixStore {
     while let batch = claim() {
       let result = Result { () throws(ServeError) in
         try flush(batch)
+        makeRoom(for: batch)
         try waitForTurn(batch)
         for entry in batch.entries {
           try publish(entry.upload, as: nested(StoreName(id: entry.id)), replacing: !entry.keepsOther)
@@ -120,6 +121,21 @@ extension PosixStore {
       }
     }
   }
+
+  /// Makes the directories that a batch needs while another one gets its names: in a young repository most objects are
+  /// the first in theirs. Stops early where they are there; whatever is missing is made when its object gets its name.
+  private func makeRoom(for batch: Batch) {
+    guard batch.entries.count > Self.directoriesTried else { return }
+    var made = 0
+    for (number, entry) in batch.entries.enumerated() {
+      guard made * 4 >= number || number < Self.directoriesTried else { return }
+      guard let parent = nested(StoreName(id: entry.id)).parentName else { return }
+      if let new = try? root.makeDirectories(parent), !new.isEmpty { made += 1 }
+    }
+  }
+
+  /// Directories after which a batch shows whether most of them are missing.
+  private static let directoriesTried = 16
 
   // MARK: Names
 
