@@ -64,8 +64,11 @@ public struct GrantedRepository: Sendable {
   public func put(_ id: ObjectID, _ content: ObjectContent, size: Int) throws(ServeError) {
     guard mode != .all else { return try repository.put(id, content, size: size) }
     switch try admission(of: StoreName(id: id), content, size) {
-    case .kept where try repository.adopt(id): content.abandon()
-    case .kept, .new: try repository.put(id, content, size: size, keepsOther: true)
+    case .kept:
+      // Gone since it was looked at: then what was sent has to be looked at.
+      guard try repository.adopt(id) else { return try put(id, content, size: size) }
+      content.abandon()
+    case .new: try repository.put(id, content, size: size, keepsOther: true)
     case .replacement: try repository.put(id, content, size: size)
     }
   }
