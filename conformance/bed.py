@@ -173,7 +173,7 @@ class Place:
         return made
 
     def close(self):
-        signal.alarm(0)
+        left = signal.alarm(0)  # what is undone is undone, whatever the time
         while self._undo:
             try:
                 self._undo.pop()()
@@ -184,6 +184,8 @@ class Place:
         else:
             shutil.rmtree(self.path, ignore_errors=True)
         atexit.unregister(self.close)
+        if left:
+            signal.alarm(left)
 
 
 def make_tree(directory, seed, *, megabytes=4, small_files=150):
