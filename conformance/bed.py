@@ -95,6 +95,53 @@ class Report:
         return 1 if self.failures or not self.passed else 0
 
 
+# --- scenarios --------------------------------------------------------------------------------------------------------
+
+
+class Failed(Exception):
+    """A step went wrong on which the rest of its scenario stands."""
+
+
+class Scenarios(dict):
+    """The scenarios of a program by name, in their order; made known by using the object as a decorator."""
+
+    def __call__(self, function):
+        self[function.__name__] = function
+        return function
+
+    def add_argument(self, made):
+        """Lets `made` (see `parser`) take the names of those to run."""
+        made.add_argument("scenarios", nargs="*", help=f"of {' '.join(self)} (default: all)")
+
+    def chosen(self, options):
+        """The functions of those to run."""
+        for name in options.scenarios:
+            if name not in self:
+                die(f"no such scenario: {name}")
+        return [self[name] for name in options.scenarios or self]
+
+
+class closing:
+    """Closes what a scenario is played on, and turns what broke it off into a failure of the scenario.
+
+    `made` has `check` and `close`, and may have `said`, which adds what its server printed.
+    """
+
+    def __init__(self, made):
+        self.made = made
+
+    def __enter__(self):
+        return self.made
+
+    def __exit__(self, kind, error, trace):
+        handled = kind is not None and issubclass(kind, (Failed, OSError, subprocess.TimeoutExpired))
+        if handled:
+            said = getattr(self.made, "said", lambda: "")()
+            self.made.check("went on", False, f"{error if kind is Failed else repr(error)}\n{said[-1500:]}")
+        self.made.close()
+        return handled
+
+
 # --- arguments --------------------------------------------------------------------------------------------------------
 
 

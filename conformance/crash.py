@@ -24,13 +24,8 @@ import time
 sys.dont_write_bytecode = True
 import bed
 
-SCENARIOS = {}
+scenario = bed.Scenarios()
 PROMPT = 1.0  # seconds within which a hangup or signal has to be dealt with
-
-
-def scenario(function):
-    SCENARIOS[function.__name__] = function
-    return function
 
 
 class Bed:
@@ -50,7 +45,7 @@ class Bed:
     def run(self, *arguments, ok=True, rsh=None, **more):
         outcome = self.client.run(*arguments, cwd=more.pop("cwd", self.source), environment={"BORG_RSH": rsh or self.ours.rsh}, **more)
         if ok and outcome.code != 0:
-            raise Failed(str(outcome))
+            raise bed.Failed(str(outcome))
         return outcome
 
     def check(self, what, condition, detail="", note=""):
@@ -75,7 +70,7 @@ class Bed:
         moved = (lambda: self.files() >= before + growth) if growth > 0 else (lambda: self.files() <= before + growth)
         bed.wait_until(lambda: process.poll() is not None or moved(), 60, 0.002)
         if process.poll() is not None:
-            raise Failed(f"{arguments[0]} ended before it could be disturbed: {process.communicate()[0].decode(errors='replace')[-500:]}")
+            raise bed.Failed(f"{arguments[0]} ended before it could be disturbed: {process.communicate()[0].decode(errors='replace')[-500:]}")
         pids = self.ours.pids()[started:]
         return process, pids[-1] if pids else None
 
@@ -106,15 +101,11 @@ class Bed:
         self.place.close()
 
 
-class Failed(Exception):
-    pass
-
-
 @scenario
 def server_killed_while_compacting(options, report):
     """kill -9 of the server between the first and the last deletion of `compact`; then the deleted data come again."""
     for number in range(options.rounds):
-        with closing(Bed(f"server killed while compacting, round {number + 1}", options, report)) as b:
+        with bed.closing(Bed(f"server killed while compacting, round {number + 1}", options, report)) as b:
             b.run("repo-create", "-e", "none")
             b.fresh_data("kept", 20, 20000)
             kept = bed.fingerprint(b.source)
@@ -140,7 +131,7 @@ def server_killed_while_compacting(options, report):
 @scenario
 def server_killed_while_creating(options, report):
     for number in range(options.rounds):
-        with closing(Bed(f"server killed while creating, round {number + 1}", options, report)) as b:
+        with bed.closing(Bed(f"server killed while creating, round {number + 1}", options, report)) as b:
             b.run("repo-create", "-e", "none")
             b.fresh_data("first", 10)
             first = bed.fingerprint(b.source)
@@ -159,7 +150,7 @@ def server_killed_while_creating(options, report):
 @scenario
 def client_killed_while_creating(options, report):
     for number in range(options.rounds):
-        with closing(Bed(f"client killed while creating, round {number + 1}", options, report)) as b:
+        with bed.closing(Bed(f"client killed while creating, round {number + 1}", options, report)) as b:
             b.run("repo-create", "-e", "none")
             b.fresh_data("first", 10)
             first = bed.fingerprint(b.source)
@@ -177,7 +168,7 @@ def client_killed_while_creating(options, report):
 @scenario
 def client_killed_behind_ssh(options, report):
     """The same through a real sshd, which has to notice first."""
-    with closing(Bed("client killed behind ssh", options, report)) as b:
+    with bed.closing(Bed("client killed behind ssh", options, report)) as b:
         rsh = bed.SSHD(b.place, {"ours": f"{options.server} serve"}).rsh("ours")
         b.run("repo-create", "-e", "none", rsh=rsh)
         b.fresh_data("second", 60)
@@ -192,7 +183,7 @@ def client_killed_behind_ssh(options, report):
 @scenario
 def server_told_to_end(options, report):
     for number in (signal.SIGTERM, signal.SIGHUP):
-        with closing(Bed(f"server gets {number.name} while creating", options, report)) as b:
+        with bed.closing(Bed(f"server gets {number.name} while creating", options, report)) as b:
             b.run("repo-create", "-e", "none")
             b.fresh_data("first", 10)
             first = bed.fingerprint(b.source)
@@ -216,7 +207,7 @@ def disk_full(options, report):
     reason = mounts_missing()
     if reason:
         return report.skip("full disk", reason)
-    with closing(Bed("full disk", options, report, inside=lambda place: bed.FileSystem(place, "small", megabytes=64).path)) as b:
+    with bed.closing(Bed("full disk", options, report, inside=lambda place: bed.FileSystem(place, "small", megabytes=64).path)) as b:
         b.run("repo-create", "-e", "none")
         ballast = b.repository.with_name("ballast")
         ballast.write_bytes(bytes(20 << 20))
@@ -244,7 +235,7 @@ def disk_read_only(options, report):
     reason = mounts_missing()
     if reason:
         return report.skip("read-only disk", reason)
-    with closing(Bed("read-only disk", options, report, inside=lambda place: bed.FileSystem(place, "disk", megabytes=64).path)) as b:
+    with bed.closing(Bed("read-only disk", options, report, inside=lambda place: bed.FileSystem(place, "disk", megabytes=64).path)) as b:
         b.run("repo-create", "-e", "none")
         b.fresh_data("first", 5)
         first = bed.fingerprint(b.source)
@@ -275,7 +266,7 @@ def system_calls_fail(options, report):
     if not strace or subprocess.run([strace, "-qq", "-o", "/dev/null", "true"], capture_output=True).returncode:
         return report.skip("failing system calls", "strace is missing or may not trace")
     for name, (calls, how) in FAULTS.items():
-        with closing(Bed(name, options, report)) as b:
+        with bed.closing(Bed(name, options, report)) as b:
             b.run("repo-create", "-e", "none")
             b.fresh_data("first", 5)
             first = bed.fingerprint(b.source)
@@ -307,32 +298,14 @@ def mounts_missing():
     return f"no loop device: {probe.stderr.strip()}" if probe.returncode else None
 
 
-class closing:
-    """Closes the bed, and turns a failed command into a failure of the scenario."""
-
-    def __init__(self, made):
-        self.made = made
-
-    def __enter__(self):
-        return self.made
-
-    def __exit__(self, kind, error, trace):
-        if kind is Failed:
-            self.made.check("went on", False, error)
-        self.made.close()
-        return kind is Failed
-
-
 def main():
     parser = bed.parser(__doc__, limit=1800)
-    parser.add_argument("scenarios", nargs="*", help=f"of {' '.join(SCENARIOS)} (default: all)")
+    scenario.add_argument(parser)
     parser.add_argument("--rounds", type=int, default=3, help="of the scenarios with random moments (%(default)s)")
     options = bed.parse(parser)
     report = bed.Report()
-    for name in options.scenarios or SCENARIOS:
-        if name not in SCENARIOS:
-            bed.die(f"no such scenario: {name}")
-        SCENARIOS[name](options, report)
+    for play in scenario.chosen(options):
+        play(options, report)
     return report.finish()
 
 

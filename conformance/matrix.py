@@ -61,12 +61,12 @@ class Run:
         outcome = self.clients[version].run(*arguments, environment=environment, cwd=more.pop("cwd", self.place / "source"), **more)
         self.last = f"{outcome}\n(client {version}, served by {server})"
         if outcome.code != 0:
-            raise Failed(self.last)
+            raise bed.Failed(self.last)
         return outcome.output
 
     def expect(self, condition, what):
         if not condition:
-            raise Failed(f"{what}\n{self.last}")
+            raise bed.Failed(f"{what}\n{self.last}")
 
     def same_tree(self, archive, expected, **more):
         """Extracts and compares."""
@@ -230,10 +230,6 @@ class Run:
         self.expect(not bed.staged_files(repository), f"unfinished files are left: {bed.staged_files(repository)}")
 
 
-class Failed(Exception):
-    pass
-
-
 def play(run):
     """Plays all steps; a failed one ends the run, because later ones build upon it."""
     steps = run.everything()
@@ -241,7 +237,7 @@ def play(run):
     while name:
         try:
             following = next(steps, None)
-        except Failed as failure:
+        except bed.Failed as failure:
             run.report.fail(f"{run.name}: {name}", failure)
             return
         run.report.ok(f"{run.name}: {name}")

@@ -29,15 +29,10 @@ import time
 sys.dont_write_bytecode = True
 import bed
 
-SCENARIOS = {}
+scenario = bed.Scenarios()
 VERSIONS = ["2.0.0b16", "2.0.0b18", "2.0.0b21"]
 ACCOUNT = "borg-under-test"
 UNSUPPORTED = "is not supported by this version yet"
-
-
-def scenario(function):
-    SCENARIOS[function.__name__] = function
-    return function
 
 
 # --- what is written --------------------------------------------------------------------------------------------------
@@ -50,7 +45,7 @@ class Recipe:
         self.source = source
         match = re.fullmatch(r'command="([^"]*)"(,\S*) (?:ssh-\S+ AAAA\S*|ssh-\S+ \S*)(?: (\S+))?', line)
         if not match:
-            raise Failed(f"{source}: not understood: {line}")
+            raise bed.Failed(f"{source}: not understood: {line}")
         self.command, self.directives = match[1], match[2]
 
     def option(self, name):
@@ -85,10 +80,6 @@ def sshd_block():
 
 
 # --- the bed ----------------------------------------------------------------------------------------------------------
-
-
-class Failed(Exception):
-    pass
 
 
 class Bed:
@@ -149,7 +140,7 @@ class Bed:
     def must(self, *arguments, **more):
         outcome = self.run(*arguments, **more)
         if outcome.code != 0:
-            raise Failed(str(outcome))
+            raise bed.Failed(str(outcome))
         return outcome
 
     def ssh_command(self, key, *words):
@@ -172,22 +163,6 @@ class Bed:
             except ProcessLookupError:
                 pass
         self.place.close()
-
-
-class closing:
-    """Closes the bed, and turns a failed command into a failure of the scenario."""
-
-    def __init__(self, made):
-        self.made = made
-
-    def __enter__(self):
-        return self.made
-
-    def __exit__(self, kind, error, trace):
-        if kind is Failed:
-            self.made.check("went on", False, error)
-        self.made.close()
-        return kind is Failed
 
 
 def executable(pid):
@@ -219,7 +194,7 @@ def refused_path(outcome):
 def written_lines(options, report):
     """Each line of the documents, behind the sshd_config of docs/operations.md."""
     lines = recipes()
-    with closing(Bed("lines", options, report)) as b:
+    with bed.closing(Bed("lines", options, report)) as b:
         forced = {f"key{number}": recipe.on(b.root / f"key{number}", b.server) for number, recipe in enumerate(lines)}
         forced["open"] = f"{b.server} serve"
         b.sshd(forced, blocks=sshd_block() if b.isolated else ())
@@ -228,7 +203,7 @@ def written_lines(options, report):
             name = f"{recipe.source}: {re.sub('.*borg-serve serve ', '', recipe.command)} ({version})"
             try:
                 try_line(b, key, recipe, name, version)
-            except Failed as error:
+            except bed.Failed as error:
                 b.check(name, False, error)
         what_clients_ask_for(b, "key0", lines[0])
 
@@ -315,7 +290,7 @@ def what_clients_ask_for(b, key, recipe):
 def authorized(options, report):
     """Lines made by `authorize`, for keys of each type and for odd paths."""
     names = {"ed25519": "alice", "ecdsa": "it's \"quoted\" \\ $HOME `id` $(id) ü #1, *", "rsa": "-leading --permissions=all"}
-    with closing(Bed("authorize", options, report)) as b:
+    with bed.closing(Bed("authorize", options, report)) as b:
         directory = b.place.directory("sshd")
         for kind in names:
             subprocess.run(["ssh-keygen", "-q", "-t", kind, "-N", "", "-C", f"{kind} \"key\"", "-f", directory / kind], check=True)
@@ -341,7 +316,7 @@ def authorized(options, report):
 @scenario
 def login_shell(options, report):
     """Start-up files of the account, written by somebody hostile, and variables sent by the client: none is run."""
-    with closing(Bed("login shell", options, report)) as b:
+    with bed.closing(Bed("login shell", options, report)) as b:
         if not b.isolated:
             return report.skip("login shell", "needs root, for an account of its own")
         marker = b.home / "was-run"
@@ -432,7 +407,7 @@ class Cut:
         stored = lambda: sum(len(names) for _, _, names in os.walk(self.repository / "data")) > 2
         bed.wait_until(lambda: client.poll() is not None or bed.lock_files(self.repository) and stored(), 30)
         if client.poll() is not None or not stored():
-            raise Failed(f"the client from afar stores nothing: exit code {client.poll()}\n{self.said()}")
+            raise bed.Failed(f"the client from afar stores nothing: exit code {client.poll()}\n{self.said()}")
         return client
 
     def _feed(self, client):
@@ -457,13 +432,22 @@ def no_lock(cut):
     return not bed.lock_files(cut.repository) and not bed.staged_files(cut.repository)
 
 
+def needs_network(play):
+    """A scenario that is skipped where no network can be made and cut."""
+
+    @functools.wraps(play)
+    def guarded(options, report):
+        reason = Network.missing()
+        return report.skip(play.__name__, reason) if reason else play(options, report)
+
+    return guarded
+
+
 @scenario
+@needs_network
 def sshd_gives_up(options, report):
     """ClientAlive…: sshd ends, the server with it, and a client that waits gets the lock."""
-    reason = Network.missing()
-    if reason:
-        return report.skip("sshd gives up", reason)
-    with closing(Bed("sshd gives up", options, report)) as b:
+    with bed.closing(Bed("sshd gives up", options, report)) as b:
         cut = Cut(b, server_settings=["ClientAliveInterval 1", "ClientAliveCountMax 3"])
         cut.start_backup()
         outcome = cut.near_client("compact", wait=1)
@@ -483,12 +467,10 @@ def sshd_gives_up(options, report):
 
 
 @scenario
+@needs_network
 def client_gives_up(options, report):
     """ServerAlive…: the client's ssh ends, and with it the client; once the network is back the server learns of it."""
-    reason = Network.missing()
-    if reason:
-        return report.skip("the client gives up", reason)
-    with closing(Bed("the client gives up", options, report)) as b:
+    with bed.closing(Bed("the client gives up", options, report)) as b:
         cut = Cut(b, server_settings=["ClientAliveInterval 0"], client_settings=["ServerAliveInterval 1", "ServerAliveCountMax 3"])
         client = cut.start_backup()
         cut.network.cut()
@@ -558,15 +540,11 @@ def fish_completes(line):
 
 def main():
     parser = bed.parser(__doc__, limit=600)
-    parser.add_argument("scenarios", nargs="*", help=f"of {' '.join(SCENARIOS)} (default: all)")
+    scenario.add_argument(parser)
     options = bed.parse(parser)
     report = bed.Report()
-    names = options.scenarios or list(SCENARIOS)
-    for name in names:
-        if name not in SCENARIOS:
-            bed.die(f"no such scenario: {name}")
     # Most of the time is spent waiting for logins and clocks, and no scenario knows of another.
-    run_beside_each_other([functools.partial(SCENARIOS[name], options, report) for name in names], threads=3)
+    run_beside_each_other([functools.partial(play, options, report) for play in scenario.chosen(options)], threads=3)
     return report.finish()
 
 

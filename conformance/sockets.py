@@ -21,15 +21,10 @@ from pathlib import Path
 sys.dont_write_bytecode = True
 import bed
 
-SCENARIOS = {}
+scenario = bed.Scenarios()
 MEMORY = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None  # where no disk is to be waited for
 VERSIONS = ["2.0.0b16", "2.0.0b18", "2.0.0b21"]
 PROMPT = 5.0  # seconds within which everything happens that needs no time
-
-
-def scenario(function):
-    SCENARIOS[function.__name__] = function
-    return function
 
 
 class Harbour:
@@ -55,7 +50,7 @@ class Harbour:
                 stdin=subprocess.DEVNULL, stderr=log, start_new_session=True,
                 env={"PATH": os.environ["PATH"], "HOME": "/", "BORG_HOST_ID": "sockets@1", **self.environment})
         if wait and bed.wait_until(self.socket.exists, PROMPT) is None:
-            raise Failed(f"the server does not listen: {self.said()}")
+            raise bed.Failed(f"the server does not listen: {self.said()}")
         return self.process
 
     def said(self):
@@ -106,7 +101,7 @@ class Borg:
     def run(self, *arguments, ok=True, **more):
         outcome = self.client.run(*self.options, *arguments, **more)
         if ok and outcome.code != 0:
-            raise Failed(str(outcome))
+            raise bed.Failed(str(outcome))
         return outcome
 
     def start(self, *arguments, **more):
@@ -150,7 +145,7 @@ class Peer:
     def open(self, path, exclusive=True):
         answer = self.call("open", path=str(path), create=not Path(path).exists(), exclusive=exclusive, lock_wait=1)
         if not answer or "r" not in answer:
-            raise Failed(f"open {path}: {answer}")
+            raise bed.Failed(f"open {path}: {answer}")
         return self
 
     def is_hung_up_on(self, timeout=PROMPT):
@@ -163,10 +158,6 @@ class Peer:
             return False
         except ConnectionError:
             return True
-
-
-class Failed(Exception):
-    pass
 
 
 def memory(pid):
@@ -186,7 +177,7 @@ def cpu_seconds(pid):
 @scenario
 def clients_at_once(options, report):
     """Eight backups at once, two pairs into one repository each, in the worst of company."""
-    with closing(Harbour("weakness 4", options, report)) as h:
+    with bed.closing(Harbour("weakness 4", options, report)) as h:
         source = bed.make_tree(h.place / "source", options.seed, megabytes=3, small_files=80)
         expected = bed.fingerprint(source)
         fleet = [(VERSIONS[number % 3], f"repository{number}") for number in range(4)]
@@ -242,7 +233,7 @@ def clients_at_once(options, report):
 @scenario
 def many_connections(options, report):
     """What idle connections cost, and 32 clients that read and write."""
-    with closing(Harbour("many connections", options, report, "--max-connections", "200", inside=MEMORY)) as h:
+    with bed.closing(Harbour("many connections", options, report, "--max-connections", "200", inside=MEMORY)) as h:
         h.lives()
         time.sleep(0.2)
         before, threads = memory(h.process.pid)
@@ -271,7 +262,7 @@ def many_connections(options, report):
 @scenario
 def storm(options, report):
     """Short visits of every kind, thousands of them."""
-    with closing(Harbour("storm", options, report, inside=MEMORY)) as h:
+    with bed.closing(Harbour("storm", options, report, inside=MEMORY)) as h:
         rng = random.Random(options.seed)
         steady = h.peer().open(h.place / "steady")
         h.peer().open(h.place / "repository").socket.close()
@@ -306,7 +297,7 @@ def storm(options, report):
 @scenario
 def flood(options, report):
     """Clients that connect and leave at once, from several processes, as fast as they can."""
-    with closing(Harbour("flood", options, report, inside=MEMORY)) as h:
+    with bed.closing(Harbour("flood", options, report, inside=MEMORY)) as h:
         steady = h.peer().open(h.place / "steady")
         loop = ("import socket, sys, time\nend = time.time() + 4\n"
                 "while time.time() < end:\n    s = socket.socket(socket.AF_UNIX)\n    s.settimeout(1)\n"
@@ -327,7 +318,7 @@ def flood(options, report):
 @scenario
 def deaf_readers(options, report):
     """Clients that ask for many large objects and read none of them, where few files may be open."""
-    with closing(Harbour("deaf readers", options, report, inside=MEMORY, wrapper=["prlimit", "--nofile=512:512"])) as h:
+    with bed.closing(Harbour("deaf readers", options, report, inside=MEMORY, wrapper=["prlimit", "--nofile=512:512"])) as h:
         steady = h.peer().open(h.place / "repository", exclusive=False)
         steady.call("put", id=b"1" * 32, data=bytes(400_000))
         deaf = [h.peer().open(h.place / "repository", exclusive=False) for _ in range(4)]
@@ -344,7 +335,7 @@ def deaf_readers(options, report):
 @scenario
 def restricted(options, report):
     """What a restriction, and the kernel's confinement, leave a server of sockets to do."""
-    with closing(Harbour("restricted", options, report, start=False)) as h:
+    with bed.closing(Harbour("restricted", options, report, start=False)) as h:
         h.arguments = ("--restrict-to-path", str(h.place.directory("allowed")), "--debug")
         h.start()
         h.client(repository="allowed/repository").run("repo-create", "-e", "none")
@@ -359,7 +350,7 @@ def restricted(options, report):
 
 @scenario
 def connection_limit(options, report):
-    with closing(Harbour("connection limit", options, report, "--max-connections=1")) as h:
+    with bed.closing(Harbour("connection limit", options, report, "--max-connections=1")) as h:
         client = h.client()
         client.run("repo-create", "-e", "none")
         # Stock clients do not wait for the end of their connection: one after the other has to be possible all the same.
@@ -386,7 +377,7 @@ def descriptors_run_out(options, report):
     prlimit = shutil.which("prlimit")
     if not prlimit:
         return report.skip("descriptors run out", "prlimit is missing")
-    with closing(Harbour("descriptors run out", options, report, wrapper=[prlimit, "--nofile=40"])) as h:
+    with bed.closing(Harbour("descriptors run out", options, report, wrapper=[prlimit, "--nofile=40"])) as h:
         client = h.client()
         client.run("repo-create", "-e", "none")
         crowd = []
@@ -407,7 +398,7 @@ def descriptors_run_out(options, report):
 
 @scenario
 def idle_timeout(options, report):
-    with closing(Harbour("idle timeout", options, report, "--idle-timeout", "2")) as h:
+    with bed.closing(Harbour("idle timeout", options, report, "--idle-timeout", "2")) as h:
         silent = h.peer().open(h.place / "silent")
         busy = h.peer().open(h.place / "busy")
         deaf = h.peer().open(h.place / "deaf")
@@ -432,7 +423,7 @@ def idle_timeout(options, report):
 
 @scenario
 def log_is_not_read(options, report):
-    with closing(Harbour("a log that nobody reads", options, report, start=False, inside=MEMORY)) as h:
+    with bed.closing(Harbour("a log that nobody reads", options, report, start=False, inside=MEMORY)) as h:
         reader, writer = os.pipe()
         h.process = subprocess.Popen([options.server, "serve", f"--socket={h.socket}"], stderr=writer, start_new_session=True)
         os.close(writer)
@@ -449,7 +440,7 @@ def log_is_not_read(options, report):
 
 @scenario
 def second_server(options, report):
-    with closing(Harbour("weakness 5", options, report)) as h:
+    with bed.closing(Harbour("weakness 5", options, report)) as h:
         peer = h.peer().open(h.place / "repository")
         second = subprocess.run([options.server, "serve", f"--socket={h.socket}"], capture_output=True, text=True, timeout=20)
         h.check("a second server is refused, and says whose the socket is", second.returncode == 2 and f"PID {h.process.pid}" in second.stderr, second)
@@ -480,7 +471,7 @@ def second_server(options, report):
 @scenario
 def told_to_end(options, report):
     for number, code in ((signal.SIGTERM, 143), (signal.SIGHUP, 129), (signal.SIGINT, 130)):
-        with closing(Harbour(f"weakness 2: {number.name}", options, report)) as h:
+        with bed.closing(Harbour(f"weakness 2: {number.name}", options, report)) as h:
             source = h.place.directory("source")
             for part in range(40):
                 (source / f"{part}").write_bytes(os.urandom(1 << 20))
@@ -515,7 +506,7 @@ def told_to_end(options, report):
 @scenario
 def told_to_end_on_pipes(options, report):
     """The same for a server of one client, which ssh has started."""
-    with closing(Harbour("weakness 2: on pipes", options, report, start=False, inside=MEMORY)) as h:
+    with bed.closing(Harbour("weakness 2: on pipes", options, report, start=False, inside=MEMORY)) as h:
         serving = [bed.Server(options.server, cwd=h.place.path, environment={"BORG_HOST_ID": "sockets@1"}) for _ in range(2)]
         holder, waiting = serving
         holder.call("open", path=str(h.place / "repository"), create=True, exclusive=True, lock_wait=1)
@@ -529,7 +520,7 @@ def told_to_end_on_pipes(options, report):
 
 @scenario
 def told_to_end_twice(options, report):
-    with closing(Harbour("a second signal", options, report, inside=MEMORY)) as h:
+    with bed.closing(Harbour("a second signal", options, report, inside=MEMORY)) as h:
         deaf = h.peer().open(h.place / "deaf")
         deaf.call("put", id=bytes(32), data=bytes(2 << 20))
         deaf.socket.sendall(b"".join(deaf.request("get", id=bytes(32)) for _ in range(20)))
@@ -546,7 +537,7 @@ def activation(options, report):
     activate = shutil.which("systemd-socket-activate")
     if not activate:
         return report.skip("activation", "systemd-socket-activate is missing")
-    with closing(Harbour("activation", options, report, start=False)) as h:
+    with bed.closing(Harbour("activation", options, report, start=False)) as h:
         second = h.socket.with_name("second")
         with open(h.log, "ab") as log:
             h.process = subprocess.Popen([activate, f"--listen={h.socket}", f"--listen={second}", options.server, "serve", "--socket=/nonexistent/x"],
@@ -573,7 +564,7 @@ def activation(options, report):
 @scenario
 def readiness(options, report):
     for kind in ("path", "abstract"):
-        with closing(Harbour(f"readiness, {kind}", options, report, start=False)) as h:
+        with bed.closing(Harbour(f"readiness, {kind}", options, report, start=False)) as h:
             address = str(h.place / "notify") if kind == "path" else f"@borg-serve-{os.getpid()}-{options.seed}"
             with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
                 manager.bind(address.replace("@", "\0"))
@@ -587,7 +578,7 @@ def readiness(options, report):
 
 @scenario
 def default_path(options, report):
-    with closing(Harbour("default path", options, report, start=False)) as h:
+    with bed.closing(Harbour("default path", options, report, start=False)) as h:
         private, open_to_all = h.place.directory("private"), h.place.directory("open")
         private.chmod(0o700)
         open_to_all.chmod(0o755)
@@ -618,7 +609,7 @@ def default_path(options, report):
 @scenario
 def connected_standard_input(options, report):
     """As inetd does, and systemd with Accept=yes."""
-    with closing(Harbour("standard input is a socket", options, report, start=False)) as h:
+    with bed.closing(Harbour("standard input is a socket", options, report, start=False)) as h:
         ours, theirs = socket.socketpair()
         with open(h.log, "ab") as log:
             h.process = subprocess.Popen([options.server, "serve"], stdin=theirs, stdout=theirs, stderr=log, start_new_session=True)
@@ -634,34 +625,15 @@ def connected_standard_input(options, report):
         h.check("and ends with its client, the lock released", h.process.wait(10) == 0 and not h.locks())
 
 
-class closing:
-    """Closes the harbour, and turns a failed command into a failure of the scenario."""
-
-    def __init__(self, made):
-        self.made = made
-
-    def __enter__(self):
-        return self.made
-
-    def __exit__(self, kind, error, trace):
-        handled = kind is not None and issubclass(kind, (Failed, OSError, subprocess.TimeoutExpired))
-        if handled:
-            self.made.check("went on", False, f"{error!r}\n{self.made.said()[-1500:]}")
-        self.made.close()
-        return handled
-
-
 def main():
     parser = bed.parser(__doc__, limit=600)
-    parser.add_argument("scenarios", nargs="*", help=f"of {' '.join(SCENARIOS)} (default: all)")
+    scenario.add_argument(parser)
     options = bed.parse(parser)
     report = bed.Report()
-    for name in options.scenarios or SCENARIOS:
-        if name not in SCENARIOS:
-            bed.die(f"no such scenario: {name}")
+    for play in scenario.chosen(options):
         started = time.monotonic()
-        SCENARIOS[name](options, report)
-        print(f"        {name}: {time.monotonic() - started:.0f} s")
+        play(options, report)
+        print(f"        {play.__name__}: {time.monotonic() - started:.0f} s")
     return report.finish()
 
 

@@ -21,7 +21,7 @@ from pathlib import Path
 
 sys.dont_write_bytecode = True
 import bed
-from operations import ACCOUNT, Bed, Failed, closing
+from operations import ACCOUNT, Bed
 
 FOLDER = bed.ROOT / "contrib/systemd"
 NAMES = ("borg-serve.socket", "borg-serve.service")
@@ -145,7 +145,7 @@ exec {MANAGER} --system --unit=bed.target --default-standard-output=inherit --lo
             ["sh", "-c", f'echo $$ >{self.group}/cgroup.procs; exec unshare --pid --mount --cgroup --fork --mount-proc --kill-child=KILL "$0"', boot],
             stdin=subprocess.DEVNULL, stdout=open(self.log, "wb"), stderr=subprocess.STDOUT, start_new_session=True)
         if bed.wait_until(lambda: self.process.poll() is not None or self.find() and self.inside(SOCKET).exists(), 20) is None or self.process.poll() is not None:
-            raise Failed(f"systemd does not come up: exit code {self.process.poll()}\n{self.log.read_text(errors='replace')}")
+            raise bed.Failed(f"systemd does not come up: exit code {self.process.poll()}\n{self.log.read_text(errors='replace')}")
 
     def find(self):
         """The process that is 1 in there, if it runs yet."""
@@ -211,7 +211,7 @@ def under_systemd(options, report):
     reason = missing()
     if reason:
         return report.skip("under a real systemd", reason)
-    with closing(Bed("under systemd", options, report)) as b:
+    with bed.closing(Bed("under systemd", options, report)) as b:
         gid = next(line for line in (b.place / "passwd").read_text().splitlines() if line.startswith(ACCOUNT)).split(":")[3]
         (b.place / "group").write_text(open("/etc/group").read() + f"{ACCOUNT}:x:{gid}:\n")
         (b.place / "group").chmod(0o644)
@@ -248,7 +248,7 @@ def stop_in_a_backup(b, manager, client):
     process = client.start(f"--socket={manager.inside(SOCKET)}", "create", "--stdin-name", "x", "cut-off", "-", stdin=subprocess.PIPE)
     b.place.undo(lambda: bed.kill_group(process))
     if bed.wait_until(lambda: bed.lock_files(locks), 20) is None:
-        raise Failed("the client never held a lock")
+        raise bed.Failed("the client never held a lock")
     began = time.monotonic()
     manager.control("stop", "borg-serve.service")
     shown = manager.show("borg-serve.service")

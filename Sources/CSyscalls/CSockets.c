@@ -29,27 +29,25 @@ static int failing(int descriptor, int error) {
 
 int borg_socket_path_limit(void) { return (int)sizeof(((struct sockaddr_un *)0)->sun_path) - 1; }
 
-int borg_socket_bind(const uint8_t *path, size_t length) {
+enum end { listening_end, connecting_end };
+
+// A new socket at one end of an address.
+static int stream_socket(const uint8_t *path, size_t length, enum end end) {
   struct sockaddr_un address;
   socklen_t size = address_of(path, length, &address);
   if (size == 0) return failing(-1, ENAMETOOLONG);
   int descriptor = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
   if (descriptor < 0) return -1;
-  if (bind(descriptor, (struct sockaddr *)&address, size) != 0) return failing(descriptor, errno);
-  return descriptor;
+  const struct sockaddr *name = (const struct sockaddr *)&address;
+  int result = end == listening_end ? bind(descriptor, name, size) : connect(descriptor, name, size);
+  return result == 0 ? descriptor : failing(descriptor, errno);
 }
+
+int borg_socket_bind(const uint8_t *path, size_t length) { return stream_socket(path, length, listening_end); }
 
 int borg_socket_listen(int descriptor) { return listen(descriptor, SOMAXCONN); }
 
-int borg_socket_connect(const uint8_t *path, size_t length) {
-  struct sockaddr_un address;
-  socklen_t size = address_of(path, length, &address);
-  if (size == 0) return failing(-1, ENAMETOOLONG);
-  int descriptor = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-  if (descriptor < 0) return -1;
-  if (connect(descriptor, (struct sockaddr *)&address, size) != 0) return failing(descriptor, errno);
-  return descriptor;
-}
+int borg_socket_connect(const uint8_t *path, size_t length) { return stream_socket(path, length, connecting_end); }
 
 int borg_socket_accept(int descriptor) { return accept4(descriptor, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK); }
 

@@ -124,10 +124,3 @@ private final class AnchorDirectory: Sendable {
     try Self.calls.sync(readable)
   }
 }
-
-extension [[UInt8]] {
-  /// The components as a path; `.` if there are none.
-  fileprivate var relativePath: [UInt8] {
-    isEmpty ? [UInt8(ascii: ".")] : [UInt8](joined(separator: CollectionOfOne(UInt8(ascii: "/"))))
-  }
-}

@@ -79,7 +79,7 @@ public struct RepositoryPath: Hashable, Sendable {
 
   /// Removes the directory if it is empty. Throws as `rmdir` does.
   public func remove() throws(Errno) {
-    let path = Self.terminated(bytes)
+    let path = terminated(bytes)
     _ = try retrying { unsafe rmdir(path) }
     if let parent { try? parent.open().sync() }
   }
@@ -93,9 +93,7 @@ public struct RepositoryPath: Hashable, Sendable {
 
   /// The same as one path; `.` if this is the ancestor itself.
   func path(below ancestor: RepositoryPath) -> [UInt8] {
-    let components = components(below: ancestor)
-    return components.isEmpty
-      ? [UInt8(ascii: ".")] : Array(components.joined(separator: CollectionOfOne(Self.slash)))
+    components(below: ancestor).relativePath
   }
 
   /// The directory that this is in; nil for the root.
@@ -113,8 +111,6 @@ public struct RepositoryPath: Hashable, Sendable {
   private static func join(_ components: [[UInt8]]) -> [UInt8] {
     components.isEmpty ? [slash] : components.flatMap { [slash] + $0 }
   }
-
-  private static func terminated(_ path: [UInt8]) -> [CChar] { path.map { CChar(bitPattern: $0) } + [0] }
 
   private static func makeDirectory(_ path: [UInt8]) throws(Errno) {
     let path = terminated(path)
@@ -140,5 +136,12 @@ public struct RepositoryPath: Hashable, Sendable {
     } catch {
       return nil
     }
+  }
+}
+
+extension [[UInt8]] {
+  /// The components as a relative path; `.` if there are none.
+  var relativePath: [UInt8] {
+    isEmpty ? [UInt8(ascii: ".")] : [UInt8](joined(separator: CollectionOfOne(UInt8(ascii: "/"))))
   }
 }

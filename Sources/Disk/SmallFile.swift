@@ -8,8 +8,8 @@ public func readWhole(_ path: [UInt8]?, limit: Int) throws(Errno) -> [UInt8] {
   guard let path else { return try readWhole(STDIN_FILENO, limit: limit) }
   // A NUL would end the path early.
   guard !path.contains(0) else { throw .invalidArgument }
-  let terminated = path.map { CChar(bitPattern: $0) } + [0]
-  let descriptor = try retrying { unsafe Glibc.open(terminated, O_RDONLY | O_CLOEXEC | O_NOCTTY) }
+  let name = terminated(path)
+  let descriptor = try retrying { unsafe Glibc.open(name, O_RDONLY | O_CLOEXEC | O_NOCTTY) }
   defer { _ = Glibc.close(descriptor) }
   return try readWhole(descriptor, limit: limit)
 }

@@ -149,6 +149,3 @@ private func problemAbove(_ path: [UInt8]) -> String? {
     above = next
   }
 }
-
-/// A path as the kernel takes it.
-func terminated(_ path: [UInt8]) -> [CChar] { path.map { CChar(bitPattern: $0) } + [0] }

@@ -68,12 +68,12 @@ public struct SystemCalls: DiskCalls {
     throws(Errno) -> RawDescriptor
   {
     guard Self.kernelResolvesBeneath else { return try walk(path, beneath: directory, opening) }
-    let terminated = path.map { CChar(bitPattern: $0) } + [0]
+    let bytes = terminated(path)
     for _ in 0..<Self.resolvingAttempts {
       do throws(Errno) {
         return try untouched(opening) { (flags) throws(Errno) in
           try retrying {
-            unsafe borg_open_beneath(directory, terminated, flags, 0o600, links == .followed ? 1 : 0)
+            unsafe borg_open_beneath(directory, bytes, flags, 0o600, links == .followed ? 1 : 0)
           }
         }
       } catch .wouldBlock {
@@ -91,7 +91,7 @@ public struct SystemCalls: DiskCalls {
   func walk(_ path: [UInt8], beneath directory: RawDescriptor, _ opening: Opening) throws(Errno)
     -> RawDescriptor
   {
-    var components = path.split(separator: UInt8(ascii: "/")).map { $0.map { CChar(bitPattern: $0) } + [0] }
+    var components = path.split(separator: UInt8(ascii: "/")).map { terminated(Array($0)) }
     guard let last = components.popLast() else { throw .noSuchFileOrDirectory }
     var parent: RawDescriptor?
     defer { if let parent { close(parent) } }
@@ -162,26 +162,26 @@ public struct SystemCalls: DiskCalls {
 
   /// Makes a directory whose name is bytes.
   func makeDirectory(_ name: [UInt8], in directory: RawDescriptor) throws(Errno) {
-    let terminated = name.map { CChar(bitPattern: $0) } + [0]
-    _ = try retrying { unsafe mkdirat(directory, terminated, 0o777) }
+    let bytes = terminated(name)
+    _ = try retrying { unsafe mkdirat(directory, bytes, 0o777) }
   }
 
   /// Removes an empty directory whose name is bytes.
   func removeDirectory(_ name: [UInt8], in directory: RawDescriptor) throws(Errno) {
-    let terminated = name.map { CChar(bitPattern: $0) } + [0]
-    _ = try retrying { unsafe unlinkat(directory, terminated, AT_REMOVEDIR) }
+    let bytes = terminated(name)
+    _ = try retrying { unsafe unlinkat(directory, bytes, AT_REMOVEDIR) }
   }
 
   /// Opens a directory by its absolute path, which may be any bytes but NUL.
   public func openDirectory(path: [UInt8]) throws(Errno) -> RawDescriptor {
-    let terminated = path.map { CChar(bitPattern: $0) } + [0]
-    return try retrying { unsafe Glibc.open(terminated, O_RDONLY | O_DIRECTORY | O_CLOEXEC) }
+    let bytes = terminated(path)
+    return try retrying { unsafe Glibc.open(bytes, O_RDONLY | O_DIRECTORY | O_CLOEXEC) }
   }
 
   /// A handle for what an absolute path leads to, for its status and rights only.
   func openHandle(path: [UInt8]) throws(Errno) -> RawDescriptor {
-    let terminated = path.map { CChar(bitPattern: $0) } + [0]
-    return try retrying { unsafe Glibc.open(terminated, borg_o_path | O_CLOEXEC) }
+    let bytes = terminated(path)
+    return try retrying { unsafe Glibc.open(bytes, borg_o_path | O_CLOEXEC) }
   }
 
   public func close(_ descriptor: RawDescriptor) {
@@ -364,6 +364,9 @@ extension FileStatus {
       inode: UInt64(status.st_ino), device: UInt64(status.st_dev))
   }
 }
+
+/// A path as the kernel takes it.
+func terminated(_ path: [UInt8]) -> [CChar] { path.map { CChar(bitPattern: $0) } + [0] }
 
 /// Runs a call that returns -1 on failure until a signal does not interrupt it.
 func retrying<Result: SignedInteger>(_ call: () -> Result) throws(Errno) -> Result {
