@@ -33,10 +33,16 @@ let package = Package(
     .target(
       name: "ObjectRepository", dependencies: ["BorgFormat", "Disk", "Storage"], swiftSettings: settings),
     .target(
-      name: "Session", dependencies: ["BorgFormat", "Disk", "Storage", "ObjectRepository", deque, system],
+      name: "SegmentRepository", dependencies: ["BorgFormat", "Disk", system], swiftSettings: settings),
+    .target(
+      name: "Session",
+      dependencies: [
+        "BorgFormat", "Disk", "Storage", "ObjectRepository", "SegmentRepository", deque, system,
+      ],
       swiftSettings: settings),
     .target(
-      name: "RPC", dependencies: ["BorgFormat", "Disk", "Storage", "ObjectRepository", "Session"],
+      name: "RPC",
+      dependencies: ["BorgFormat", "Disk", "Storage", "ObjectRepository", "SegmentRepository", "Session"],
       swiftSettings: settings),
     .target(name: "SocketServer", dependencies: ["BorgFormat", "Disk", system], swiftSettings: settings),
     .target(name: "ServeCommand", dependencies: ["BorgFormat"], swiftSettings: settings),
@@ -66,6 +72,10 @@ let package = Package(
     .testTarget(
       name: "ObjectRepositoryTests",
       dependencies: ["BorgFormat", "Disk", "DiskSimulation", "ObjectRepository", "Storage", system],
+      swiftSettings: settings),
+    .testTarget(
+      name: "SegmentRepositoryTests",
+      dependencies: ["BorgFormat", "Disk", "DiskSimulation", "SegmentRepository", "TestKit", system],
       swiftSettings: settings),
     .testTarget(
       name: "SessionTests",

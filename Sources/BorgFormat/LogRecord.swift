@@ -13,6 +13,12 @@ public enum LogLevel: Int, Comparable, CaseIterable, Sendable {
 public enum Logger: String, Sendable {
   /// What Borg's own repository code says, in its words, because users and tests look for them.
   case repository = "borg.repository"
+  /// What Borg's own locking code says, in its words.
+  case locking = "borg.locking"
+  /// What Borg's own code for the digests of index and hints says, in its words.
+  case fileIntegrity = "borg.crypto.file_integrity"
+  /// What Borg's own command says, in its words.
+  case archiver = "borg.archiver"
   /// The server about itself.
   case serve = "borg.serve"
   case progress = "borg.output.progress"

@@ -8,6 +8,14 @@ public enum ServeError: Error, Equatable, Sendable {
   case repositoryExists(String)
   case repositoryInvalid(String)
   case repositoryConfigInvalid(String, detail: String)
+  /// Something else, or a directory that is not empty, is where a repository was to be created.
+  case pathAlreadyExists(String)
+  /// The directory in which a repository was to be created is missing.
+  case parentPathMissing(String)
+  /// A repository of Borg's predecessor.
+  case repositoryAttic(String)
+  /// Index and segments contradict each other in a way that only a check can mend: path, and what else.
+  case checkNeeded(String)
   /// No repository is open, or no longer.
   case notOpen
   case pathNotAllowed(String)
@@ -27,6 +35,12 @@ public enum ServeError: Error, Equatable, Sendable {
   // Locks, with a text that names the repository.
   case lockTimeout(String)
   case notLocked(String)
+  /// A lock cannot even be tried for: which, and why.
+  case lockFailed(String, reason: String)
+
+  // Space, in bytes.
+  case insufficientFreeSpace(required: UInt64, available: UInt64)
+  case storageQuotaExceeded(quota: UInt64, use: UInt64)
 
   // Requests.
   case methodUnknown(String)
@@ -34,6 +48,12 @@ public enum ServeError: Error, Equatable, Sendable {
   case argumentType(String)
   /// An argument has the right type and no usable value.
   case argumentValue(String)
+  /// What a page of a listing is to follow is not there.
+  case markerUnknown(String)
+  /// A rule of the protocol that clients keep, such as holding the exclusive lock, was broken: the original's words.
+  case assertion(String)
+  /// The nonce that a client builds on is not the stored one.
+  case nonceMismatch
   /// A name that lies in none of the store's namespaces.
   case namespaceUnknown(String)
   /// Something that this server does not do, in one sentence.

@@ -64,6 +64,16 @@ struct ConfinedCalls: DiskCalls {
     }
   }
 
+  func link(
+    _ name: String, in directory: RawDescriptor, to newName: String, in newDirectory: RawDescriptor
+  ) throws(Errno) {
+    try inParent(of: name, in: directory) { (source, last) throws(Errno) in
+      try inParent(of: newName, in: newDirectory) { (target, newLast) throws(Errno) in
+        try base.link(last, in: source, to: newLast, in: target)
+      }
+    }
+  }
+
   func unlink(_ name: String, in directory: RawDescriptor) throws(Errno) {
     try inParent(of: name, in: directory) { (parent, last) throws(Errno) in
       try base.unlink(last, in: parent)
@@ -118,6 +128,8 @@ struct ConfinedCalls: DiskCalls {
   }
 
   func sync(_ descriptor: RawDescriptor) throws(Errno) { try base.sync(descriptor) }
+
+  func syncData(_ descriptor: RawDescriptor) throws(Errno) { try base.syncData(descriptor) }
 
   func syncFileSystem(_ descriptor: RawDescriptor) throws(Errno) { try base.syncFileSystem(descriptor) }
 

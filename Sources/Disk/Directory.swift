@@ -54,6 +54,16 @@ public final class Directory: Sendable {
     }
   }
 
+  /// Opens the file `name` below this one in another way than for reading; see `OpenMode`.
+  public func file(_ name: String, _ mode: OpenMode) throws(Errno) -> OpenFile {
+    OpenFile(try calls.open(name, in: descriptor, mode), calls: calls)
+  }
+
+  /// Gives the file `name` the second name `newName`, which must not exist, below this directory.
+  public func link(_ name: String, to newName: String) throws(Errno) {
+    try calls.link(name, in: descriptor, to: newName, in: descriptor)
+  }
+
   /// Makes one directory, whose parent exists.
   public func makeDirectory(_ name: String) throws(Errno) { try calls.makeDirectory(name, in: descriptor) }
 
@@ -218,6 +228,12 @@ public final class OpenFile: Sendable {
   }
 
   public func sync() throws(Errno) { try calls.sync(descriptor) }
+
+  /// Makes the data durable, and as much of the status as reading them needs.
+  public func syncData() throws(Errno) { try calls.syncData(descriptor) }
+
+  /// The status of the file.
+  public func status() throws(Errno) -> FileStatus { try calls.status("", in: descriptor) }
 }
 
 extension String {

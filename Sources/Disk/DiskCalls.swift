@@ -16,9 +16,14 @@ public struct FileStatus: Sendable, Equatable {
   public let inode: UInt64
   /// Tells file systems apart.
   public let device: UInt64
+  /// Names that the file has.
+  public let links: Int
 
-  public init(kind: EntryKind, size: Int, modified: Int64, inode: UInt64, device: UInt64 = 0) {
+  public init(
+    kind: EntryKind, size: Int, modified: Int64, inode: UInt64, device: UInt64 = 0, links: Int = 1
+  ) {
     self.device = device
+    self.links = links
     self.kind = kind
     self.size = size
     self.modified = modified
@@ -32,8 +37,12 @@ public enum OpenMode: Sendable, Equatable {
   case read
   /// An existing directory.
   case directory
-  /// A new file, mode 0600 whatever the umask (as the original's), for writing.
+  /// A new file, mode 0600 whatever the umask (as Borg 2's), for writing.
   case create
+  /// A new file, mode 0666 less the umask (as Borg 1's), for writing.
+  case createByMask
+  /// An existing file, for reading and writing.
+  case update
 }
 
 /// What the server knows of the file system below a directory.
@@ -80,6 +89,9 @@ public protocol DiskCalls: Sendable {
   /// Returns when a file's data and size, or a directory's entries, are on stable storage.
   func sync(_ descriptor: RawDescriptor) throws(Errno)
 
+  /// Returns when a file's data, and as much of its status as reading them needs, is on stable storage.
+  func syncData(_ descriptor: RawDescriptor) throws(Errno)
+
   /// Returns when all that was written to the descriptor's file system is on stable storage.
   ///
   /// An earlier write-back error is reported once per descriptor, so it has to be opened before the writes.
@@ -89,6 +101,10 @@ public protocol DiskCalls: Sendable {
   func rename(
     _ name: String, in directory: RawDescriptor, to newName: String, in newDirectory: RawDescriptor,
     replacing: Bool
+  ) throws(Errno)
+  /// Gives a file a second name, which must not exist.
+  func link(
+    _ name: String, in directory: RawDescriptor, to newName: String, in newDirectory: RawDescriptor
   ) throws(Errno)
   func unlink(_ name: String, in directory: RawDescriptor) throws(Errno)
   func makeDirectory(_ name: String, in directory: RawDescriptor) throws(Errno)

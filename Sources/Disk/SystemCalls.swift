@@ -13,7 +13,7 @@ public struct SystemCalls: DiskCalls {
     throws(Errno) -> RawDescriptor
   {
     try untouched(Opening(mode)) { (flags) throws(Errno) in
-      try retrying { unsafe openat(directory, name, flags | O_CLOEXEC, 0o600) }
+      try retrying { unsafe openat(directory, name, flags | O_CLOEXEC, mode.fileMode) }
     }
   }
 
@@ -35,18 +35,22 @@ public struct SystemCalls: DiskCalls {
     let flags: Int32
     /// Whether it is a file, for its content.
     let isReading: Bool
+    /// Of a file that is created, before the umask.
+    let fileMode: UInt32
 
     init(_ mode: OpenMode) {
       isReading = mode == .read
+      fileMode = mode.fileMode
       flags =
         switch mode {
         case .read: O_RDONLY | O_NOCTTY | O_NONBLOCK
         case .directory: O_RDONLY | O_DIRECTORY
-        case .create: O_RDWR | O_CREAT | O_EXCL
+        case .create, .createByMask: O_RDWR | O_CREAT | O_EXCL
+        case .update: O_RDWR | O_NOCTTY
         }
     }
 
-    private init(flags: Int32) { (self.flags, isReading) = (flags, false) }
+    private init(flags: Int32) { (self.flags, isReading, fileMode) = (flags, false, 0) }
 
     static let directory = Self(.directory)
     /// A handle for nothing but names and status.
@@ -73,7 +77,8 @@ public struct SystemCalls: DiskCalls {
       do throws(Errno) {
         return try untouched(opening) { (flags) throws(Errno) in
           try retrying {
-            unsafe borg_open_beneath(directory, bytes, flags, 0o600, links == .followed ? 1 : 0)
+            unsafe borg_open_beneath(
+              directory, bytes, flags, Int32(opening.fileMode), links == .followed ? 1 : 0)
           }
         }
       } catch .wouldBlock {
@@ -96,18 +101,21 @@ public struct SystemCalls: DiskCalls {
     var parent: RawDescriptor?
     defer { if let parent { close(parent) } }
     for component in components {
-      let next = try step(component, in: parent ?? directory, Opening.handle.flags | O_DIRECTORY)
+      let next = try step(component, in: parent ?? directory, .directoryHandle)
       if let parent { close(parent) }
       parent = next
     }
-    return try step(last, in: parent ?? directory, opening.flags)
+    return try step(last, in: parent ?? directory, opening)
   }
 
-  private func step(_ name: [CChar], in directory: RawDescriptor, _ flags: Int32) throws(Errno)
+  private func step(_ name: [CChar], in directory: RawDescriptor, _ opening: Opening) throws(Errno)
     -> RawDescriptor
   {
+    let flags = opening.flags
     do {
-      let descriptor = try retrying { unsafe openat(directory, name, flags | O_NOFOLLOW | O_CLOEXEC, 0o600) }
+      let descriptor = try retrying {
+        unsafe openat(directory, name, flags | O_NOFOLLOW | O_CLOEXEC, opening.fileMode)
+      }
       // A mere handle is a handle for the link itself.
       guard flags & borg_o_path != 0, isLink(name, in: directory) else { return descriptor }
       close(descriptor)
@@ -237,6 +245,10 @@ public struct SystemCalls: DiskCalls {
     _ = try retrying { fsync(descriptor) }
   }
 
+  public func syncData(_ descriptor: RawDescriptor) throws(Errno) {
+    _ = try retrying { fdatasync(descriptor) }
+  }
+
   public func syncFileSystem(_ descriptor: RawDescriptor) throws(Errno) {
     _ = try retrying { borg_sync_file_system(descriptor) }
   }
@@ -259,6 +271,12 @@ public struct SystemCalls: DiskCalls {
       }
       _ = try retrying { unsafe renameat(directory, name, newDirectory, newName) }
     }
+  }
+
+  public func link(
+    _ name: String, in directory: RawDescriptor, to newName: String, in newDirectory: RawDescriptor
+  ) throws(Errno) {
+    _ = try retrying { unsafe linkat(directory, name, newDirectory, newName, 0) }
   }
 
   public func unlink(_ name: String, in directory: RawDescriptor) throws(Errno) {
@@ -375,5 +393,16 @@ func retrying<Result: SignedInteger>(_ call: () -> Result) throws(Errno) -> Resu
     if result != -1 { return result }
     let failure = Errno(rawValue: errno)
     if failure != .interrupted { throw failure }
+  }
+}
+
+extension OpenMode {
+  /// The mode of a file that is created, before the umask.
+  var fileMode: UInt32 {
+    switch self {
+    case .create: 0o600
+    case .createByMask: 0o666
+    case .read, .directory, .update: 0
+    }
   }
 }

@@ -32,6 +32,16 @@ struct WireError: Equatable {
       self.init("InvalidRepository", [path], "\(path) is not a valid repository.")
     case .repositoryConfigInvalid(let path, let detail):
       self.init("InvalidRepositoryConfig", [path, detail], "\(path) is not configured validly: \(detail)")
+    case .pathAlreadyExists(let path):
+      self.init("PathAlreadyExists", [path], "There is already something at \(path).")
+    case .parentPathMissing(let path):
+      self.init(
+        "ParentPathDoesNotExist", [path], "The parent path of the repo directory [\(path)] does not exist.")
+    case .repositoryAttic(let path):
+      self.init("AtticRepository", [path], "Attic repository detected. Please run \"borg upgrade \(path)\".")
+    case .checkNeeded(let text):
+      self.init(
+        "CheckNeeded", [text], "Inconsistency detected. Please run \"borg check \(text)\".", trace: true)
     case .notOpen:
       self = .plain("No repository is open on this connection.")
     case .pathNotAllowed(let path):
@@ -55,6 +65,19 @@ struct WireError: Equatable {
       self.init("LockTimeout", [text], "Failed to create/acquire the lock \(text) (timeout).")
     case .notLocked(let text):
       self.init("NotLocked", [text], "Failed to release the lock \(text) (was not locked).", trace: true)
+    case .lockFailed(let text, let reason):
+      self.init(
+        "LockFailed", [text, reason], "Failed to create/acquire the lock \(text) (\(reason)).", trace: true)
+    case .insufficientFreeSpace(let required, let available):
+      let (required, available) = (Self.size(required), Self.size(available))
+      self.init(
+        "InsufficientFreeSpaceError", [required, available],
+        "Insufficient free space to complete transaction (required: \(required), available: \(available)).")
+    case .storageQuotaExceeded(let quota, let use):
+      let (quota, use) = (Self.size(quota), Self.size(use))
+      self.init(
+        "StorageQuotaExceeded", [quota, use],
+        "The storage quota (\(quota)) has been exceeded (\(use)). Try deleting some archives.")
     case .methodUnknown(let method):
       self.init("InvalidRPCMethod", [method], "RPC method \(method) is not valid")
     case .argumentType(let text):
@@ -63,6 +86,13 @@ struct WireError: Equatable {
       self.init("ValueError", [text], text)
     case .namespaceUnknown(let text):
       self.init("KeyError", [text], text)
+    case .markerUnknown(let text):
+      self.init("KeyError", [text], text)
+    case .assertion(let text):
+      self.init("AssertionError", [text], text)
+    case .nonceMismatch:
+      let text = "nonce space reservation with mismatched previous state"
+      self.init("Exception", [text], text)
     case .unsupported(let text):
       self = .plain(text)
     case .cancelled:
@@ -137,6 +167,6 @@ struct WireError: Equatable {
 
   /// Python's own classes, whose short text begins with the class.
   private static let foreignClasses: Set<String> = [
-    "TypeError", "ValueError", "KeyError", "ZeroDivisionError",
+    "TypeError", "ValueError", "KeyError", "ZeroDivisionError", "AssertionError", "Exception",
   ]
 }

@@ -5,7 +5,7 @@ public import SystemPackage
 /// A kind of call to a disk.
 public enum CallKind: String, CaseIterable, Sendable {
   case open, create, close, read, write, startWriteback, sync, syncFileSystem, rename, unlink, makeDirectory,
-    removeDirectory, entries, status, lock, facts
+    removeDirectory, link, entries, status, lock, facts
 }
 
 /// A call that was made to a simulated disk.
@@ -287,13 +287,14 @@ public final class SimulatedDisk: DiskCalls {
   public func open(_ name: String, in directory: RawDescriptor, _ mode: OpenMode)
     throws(Errno) -> RawDescriptor
   {
-    try perform(mode == .create ? .create : .open, name) { state throws(Errno) in
+    let creates = mode == .create || mode == .createByMask
+    return try perform(creates ? .create : .open, name) { state throws(Errno) in
       guard state.descriptors.count < state.options.openFiles else { throw .tooManyOpenFiles }
       let start = try state.number(directory)
       let number: SimulatedFileSystem.Number
       switch mode {
-      case .create: number = try state.files.create(name, from: start)
-      case .read: number = try state.files.resolve(name, from: start)
+      case .create, .createByMask: number = try state.files.create(name, from: start)
+      case .read, .update: number = try state.files.resolve(name, from: start)
       case .directory:
         number = try state.files.resolve(name, from: start)
         guard state.files.isDirectory(number) else { throw .notDirectory }
@@ -360,6 +361,9 @@ public final class SimulatedDisk: DiskCalls {
     }
   }
 
+  /// Stricter than it has to be: what `fdatasync` may leave out is nothing that this disk knows.
+  public func syncData(_ descriptor: RawDescriptor) throws(Errno) { try sync(descriptor) }
+
   public func syncFileSystem(_ descriptor: RawDescriptor) throws(Errno) {
     // True if this descriptor's owner has to be told of a failure.
     let report = { (state: inout State, number: SimulatedFileSystem.Number) in
@@ -387,6 +391,15 @@ public final class SimulatedDisk: DiskCalls {
     try perform(.rename, "\(name) -> \(newName)") { state throws(Errno) in
       let (old, new) = (try state.number(directory), try state.number(newDirectory))
       try state.files.rename(name, from: old, to: newName, from: new, replacing: replacing)
+    }
+  }
+
+  public func link(
+    _ name: String, in directory: RawDescriptor, to newName: String, in newDirectory: RawDescriptor
+  ) throws(Errno) {
+    try perform(.link, "\(name) -> \(newName)") { state throws(Errno) in
+      let (old, new) = (try state.number(directory), try state.number(newDirectory))
+      try state.files.link(name, from: old, to: newName, from: new)
     }
   }
 
@@ -422,7 +435,7 @@ public final class SimulatedDisk: DiskCalls {
       return FileStatus(
         kind: state.files.isDirectory(number) ? .directory : .file,
         size: state.files.files[number]?.bytes.count ?? 4096, modified: state.options.modified, inode: number,
-        device: state.files.device(of: number))
+        device: state.files.device(of: number), links: state.files.files[number]?.links ?? 1)
     }
   }
 

@@ -152,6 +152,18 @@ struct SimulatedFileSystem: Sendable {
     persistAncestors(of: parent)
   }
 
+  mutating func link(
+    _ path: String, from directory: Number, to newPath: String, from newDirectory: Number
+  ) throws(Errno) {
+    let number = try resolve(path, from: directory)
+    let (parent, name) = try parent(of: newPath, from: newDirectory)
+    guard directories[parent]?.entries[name] == nil else { throw .fileExists }
+    guard files[number] != nil else { throw .notPermitted }
+    guard device(of: number) == device(of: parent) else { throw .improperLink }
+    files[number]?.links += 1
+    change(name, in: parent, to: number)
+  }
+
   mutating func unlink(_ path: String, from directory: Number) throws(Errno) {
     let (parent, name) = try parent(of: path, from: directory)
     guard let number = directories[parent]?.entries[name] else { throw .noSuchFileOrDirectory }
