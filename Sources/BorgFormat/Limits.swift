@@ -82,4 +82,7 @@ public enum Limits {
 
   /// Largest lock object that is looked at; real ones have about 120 bytes.
   public static let lockRecord = 64 * 1024
+
+  /// Largest `lock.roster` of a Borg 1 repository that is looked at: 1 MiB, some 20,000 holders.
+  public static let lockRoster = 1024 * 1024
 }
