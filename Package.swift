@@ -56,7 +56,8 @@ let package = Package(
       path: "Tests/DiskSimulation",
       swiftSettings: settings),
     .testTarget(name: "BorgFormatTests", dependencies: ["BorgFormat", "TestKit"], swiftSettings: settings),
-    .testTarget(name: "SegmentFormatTests", dependencies: ["BorgFormat", "TestKit"], swiftSettings: settings),
+    .testTarget(
+      name: "SegmentFormatTests", dependencies: ["BorgFormat", "TestKit"], swiftSettings: settings),
     .testTarget(
       name: "ServeCommandTests", dependencies: ["BorgFormat", "ServeCommand", "TestKit", system],
       swiftSettings: settings),

@@ -26,9 +26,11 @@ public enum IndexFormat {
 
   /// The sizes that tables grow and shrink along: primes, at first twice as large as the one before.
   public static let bucketCounts: [Int] = [
-    1031, 2053, 4099, 8209, 16411, 32771, 65537, 131101, 262147, 445649, 757607, 1_287_917, 2_189_459, 3_065_243,
+    1031, 2053, 4099, 8209, 16411, 32771, 65537, 131101, 262147, 445649, 757607, 1_287_917, 2_189_459,
+    3_065_243,
     4_291_319, 6_007_867, 8_410_991, 11_775_359, 16_485_527, 23_079_703, 27_695_653, 33_234_787, 39_881_729,
-    47_858_071, 57_429_683, 68_915_617, 82_698_751, 99_238_507, 119_086_189, 144_378_011, 157_223_263, 173_476_439,
+    47_858_071, 57_429_683, 68_915_617, 82_698_751, 99_238_507, 119_086_189, 144_378_011, 157_223_263,
+    173_476_439,
     190_253_911, 209_915_011, 230_493_629, 253_169_431, 278_728_861, 306_647_623, 337_318_939, 370_742_809,
     408_229_973, 449_387_209, 493_428_073, 543_105_119, 596_976_533, 657_794_869, 722_676_499, 795_815_791,
     874_066_969, 962_279_771, 1_057_701_643, 1_164_002_657, 1_280_003_147, 1_407_800_297, 1_548_442_699,
@@ -61,7 +63,9 @@ public enum IndexFormat {
   }
 
   /// The size of the table that takes the place of one with so many buckets and few entries.
-  public static func buckets(forShrinkingFrom buckets: Int) -> Int { bucketCounts[max(position(of: buckets) - 1, 0)] }
+  public static func buckets(forShrinkingFrom buckets: Int) -> Int {
+    bucketCounts[max(position(of: buckets) - 1, 0)]
+  }
 
   /// The size that a table has when so many ids have entered it one by one.
   public static func buckets(for entries: Int) -> Int {

@@ -13,9 +13,9 @@ public enum NonceText {
     var text = bytes[...]
     while let last = text.last, isBlank(last) { text.removeLast() }
     while let first = text.first, isBlank(first) { text.removeFirst() }
-    guard text.count == 16, let word = Hex.word(in: Array(text).span, letters: .anyCase) else {
-      throw .invalid("Expected 8 bytes as 16 hex digits")
-    }
+    let digits = Array(text)
+    if let fault = Hex.fault(in: digits, size: 8) { throw .invalid(fault) }
+    guard let word = Hex.word(in: digits.span, letters: .anyCase) else { throw .invalid("not one number") }
     return word
   }
 

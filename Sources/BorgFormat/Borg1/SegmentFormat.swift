@@ -58,7 +58,9 @@ public struct SegmentEntryHeader: Equatable, Sendable {
 
   /// Reads the header at an offset; `nil` where fewer than nine bytes are left, or the offset is outside.
   public init?(_ bytes: Span<UInt8>, at offset: Int) {
-    guard offset >= 0, offset <= bytes.count, bytes.count - offset >= SegmentFormat.headerSize else { return nil }
+    guard offset >= 0, offset <= bytes.count, bytes.count - offset >= SegmentFormat.headerSize else {
+      return nil
+    }
     crc = bytes.littleEndianUInt32(at: offset)
     size = Int(bytes.littleEndianUInt32(at: offset + 4))
     rawTag = bytes[offset + 8]
@@ -68,7 +70,9 @@ public struct SegmentEntryHeader: Equatable, Sendable {
   ///
   /// The data is `range` of `bytes`, at most `Limits.putData` bytes; it is read for the checksum only. Nothing is
   /// allocated where the buffer has room.
-  public static func appendPut(_ id: ObjectID, _ bytes: [UInt8], _ range: Range<Int>, to buffer: inout [UInt8]) {
+  public static func appendPut(
+    _ id: ObjectID, _ bytes: [UInt8], _ range: Range<Int>, to buffer: inout [UInt8]
+  ) {
     append(.put, id, bytes.span.extracting(range), to: &buffer)
   }
 
@@ -77,7 +81,8 @@ public struct SegmentEntryHeader: Equatable, Sendable {
     append(.delete, id, Span(), to: &buffer)
   }
 
-  private static func append(_ tag: SegmentTag, _ id: ObjectID, _ data: Span<UInt8>, to buffer: inout [UInt8]) {
+  private static func append(_ tag: SegmentTag, _ id: ObjectID, _ data: Span<UInt8>, to buffer: inout [UInt8])
+  {
     let start = buffer.count
     buffer.append(littleEndian: 0)
     buffer.append(littleEndian: UInt32(SegmentFormat.keyedHeaderSize + data.count))
