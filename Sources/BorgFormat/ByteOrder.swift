@@ -1,20 +1,20 @@
 extension Span<UInt8> {
   /// The little-endian word at an offset of which the caller knows that four bytes follow.
   @inline(__always)
-  func littleEndianUInt32(at offset: Int) -> UInt32 {
+  package func littleEndianUInt32(at offset: Int) -> UInt32 {
     UInt32(self[offset]) | UInt32(self[offset + 1]) &<< 8 | UInt32(self[offset + 2]) &<< 16
       | UInt32(self[offset + 3]) &<< 24
   }
 
   /// The little-endian word at an offset of which the caller knows that eight bytes follow.
   @inline(__always)
-  func littleEndianUInt64(at offset: Int) -> UInt64 {
+  package func littleEndianUInt64(at offset: Int) -> UInt64 {
     UInt64(littleEndianUInt32(at: offset)) | UInt64(littleEndianUInt32(at: offset + 4)) &<< 32
   }
 
   /// The big-endian word at an offset of which the caller knows that eight bytes follow.
   @inline(__always)
-  func bigEndianUInt64(at offset: Int) -> UInt64 {
+  package func bigEndianUInt64(at offset: Int) -> UInt64 {
     littleEndianUInt64(at: offset).byteSwapped
   }
 }

@@ -214,6 +214,21 @@ public final class OpenFile: Sendable {
     return length
   }
 
+  /// Fills `count` bytes of `buffer` from its index `start` with what the file holds from `offset` on; returns how many
+  /// there were, fewer only at the end of the file.
+  public func read(at offset: Int, into buffer: inout [UInt8], from start: Int = 0, count: Int) throws(Errno)
+    -> Int
+  {
+    var length = 0
+    while length < count {
+      let more = try calls.read(
+        descriptor, at: offset + length, into: &buffer, from: start + length, count: count - length)
+      if more == 0 { break }
+      length += more
+    }
+    return length
+  }
+
   /// See `DiskCalls.send`.
   func send(at offset: Int, count: Int, to output: RawDescriptor) throws(Errno) -> Int? {
     try calls.send(descriptor, at: offset, count: count, to: output)

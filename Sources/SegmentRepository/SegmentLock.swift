@@ -88,6 +88,24 @@ final class SegmentLock {
     }
   }
 
+  /// Makes an exclusive lock shared again.
+  ///
+  /// Throws `notLocked` if somebody broke it; then nothing is held.
+  func downgrade() throws(ServeError) {
+    guard mode == .exclusive else { return }
+    let (files, repository) = try place()
+    guard holdsExclusive else {
+      try release()
+      throw .notLocked("\(label)/\(LockDirectory.name)")
+    }
+    var roster = try loadRoster()
+    roster.exclusive.removeAll { $0 == files.holder }
+    if !roster.shared.contains(files.holder) { roster.shared.append(files.holder) }
+    try save(roster)
+    mode = .shared(identity.sessions.addReader(repository))
+    leave()
+  }
+
   private func becomeExclusive(_ duration: Duration?) throws(ServeError) {
     let wait = LockWait(duration, cancellation)
     while true {

@@ -1,5 +1,6 @@
 public import BorgFormat
 public import Disk
+import SystemPackage
 
 /// A repository of Borg 1.x: a log of segments, the index of what is where in it, and transactions.
 ///
@@ -28,6 +29,8 @@ public final class SegmentRepository {
     public var storageQuota: UInt64?
     /// Nothing but locks is written: recovery stays in memory, and every call that would write throws `permissionDenied`.
     public var isReadOnly = false
+    /// Whether it was created a moment ago: it is removed again if there is no room for the first transaction.
+    public var isNew = false
 
     public init() {}
   }
@@ -56,12 +59,53 @@ public final class SegmentRepository {
   public struct LocatedObject: Sendable {
     /// Bytes of the data.
     public let size: Int
-    let segment: UInt32
-    let offset: Int
+    let location: EntryLocation
   }
 
+  let root: Directory
+  /// The repository's path as the client spells it.
+  let label: String
+  let options: Options
+  let reporter: any Reporter
+  let cancellation: Cancellation
+  let configFile: ConfigFile
+  private(set) var config: RepositoryConfig
+  let nonceFile: NonceFile
+  private let locks: SegmentLock
+  /// The lock that is held, unless there is to be none.
+  private(set) var lock: SegmentLock?
+  let log: SegmentLog
+
+  /// Where everything is, from the first call that needs it until the state is forgotten.
+  var index: SegmentIndex?
+  /// The transaction that `index` is of; nil if nothing was ever committed.
+  var transactionID: UInt32?
+  /// What compaction has to know: loaded for a transaction, or found by a replay together with `index`.
+  var hints: Hints?
+  /// Whether something was written since the last commit or rollback.
+  var isActive = false
+  /// Why the open transaction cannot be committed any more.
+  var doom: ServeError?
+  /// The first bytes of the entry that was located last.
+  private var head = [UInt8](repeating: 0, count: headSize)
+  private var headLength = 0
+  private var headCRC: UInt32 = 0
+  private var operations = 0
+
+  /// Bytes that are read of an entry before its size is known: small objects are read with one call.
+  private static let headSize = 4096
+
   /// 32 bytes.
-  public var id: [UInt8] { [] }
+  public var id: [UInt8] { config.id }
+
+  /// Whether nothing is ever removed: no compaction, no repair, no end.
+  public var isAppendOnly: Bool { options.appendOnly || config.appendOnly }
+
+  /// Bytes that all PUT entries may take together; nil for no limit.
+  var quota: Int? {
+    let quota = options.storageQuota.map { Int(clamping: $0) } ?? config.storageQuota
+    return quota == 0 ? nil : quota
+  }
 
   /// Opens the repository in `root`. `label` is its path as the client spells it, for messages.
   ///
@@ -71,67 +115,265 @@ public final class SegmentRepository {
     root: Directory, label: String, options: Options, identity: LockIdentity, reporter: any Reporter,
     cancellation: Cancellation
   ) throws(ServeError) {
-    throw .unsupported("")
+    (self.root, self.label, self.options) = (root, label, options)
+    (self.reporter, self.cancellation) = (reporter, cancellation)
+    configFile = ConfigFile(root: root, label: label, reporter: reporter)
+    nonceFile = NonceFile(root: root, label: label, reporter: reporter)
+    // Looked at before anything is locked: in what is no repository nothing is to be left, not even for a moment.
+    config = try configFile.load()
+    log = SegmentLog(
+      root: root, segmentsPerDirectory: UInt32(clamping: max(1, config.segmentsPerDirectory)),
+      limit: config.maxSegmentSize)
+    locks = SegmentLock(
+      root: root, label: label, identity: identity, reporter: reporter, cancellation: cancellation)
+    switch options.locking {
+    case .none: lock = nil
+    case .exclusive:
+      try locks.acquireExclusive(wait: options.lockWait)
+      lock = locks
+    case .shared, .upgradable:
+      try locks.acquireShared(wait: options.lockWait)
+      lock = locks
+    }
+    do {
+      // Somebody may have changed it while the lock was waited for.
+      if lock != nil { config = try configFile.load() }
+      try refuseAttic()
+    } catch {
+      try? lock?.release()
+      throw error
+    }
+  }
+
+  private func refuseAttic() throws(ServeError) {
+    guard let last = try log.latestSegment() else { return }
+    let magic = try ServeError.doing("read", "segment \(last)") { () throws(Errno) in
+      try root.file(log.name(of: last)).read(at: 0, count: SegmentFormat.atticMagic.count)
+    }
+    if magic == SegmentFormat.atticMagic { throw .repositoryAttic(label) }
   }
 
   /// Closes the segment that is being written, durably, and releases the lock. What was not committed stays on disk until
   /// the next transaction begins.
-  public func close() throws(ServeError) {}
+  public func close() throws(ServeError) {
+    forget()
+    let ended = Result { () throws(ServeError) in
+      try log.finishSegment()
+      try log.sync()
+    }
+    let lock = lock
+    self.lock = nil
+    try lock?.release()
+    try ended.get()
+  }
 
   /// Removes the repository, its config first, and releases the lock.
-  public func destroy() throws(ServeError) {}
+  public func destroy() throws(ServeError) {
+    try requireWritable("destroying the repository")
+    guard !isAppendOnly else { throw .argumentValue("\(label) is in append-only mode") }
+    try removeAll()
+  }
+
+  /// Removes the repository, whatever is demanded of it otherwise.
+  func removeAll() throws(ServeError) {
+    forget()
+    log.abandon()
+    try lock?.release()
+    lock = nil
+    try Self.removeTree(of: root, label: label)
+  }
+
+  // MARK: State
+
+  /// Forgets all that was derived from the disk, and the open transaction: another program may change it from now on.
+  func forget() {
+    index = nil
+    hints = nil
+    transactionID = nil
+    isActive = false
+    doom = nil
+    headLength = 0
+    log.forgetReaders()
+  }
+
+  func requireWritable(_ what: String) throws(ServeError) {
+    if options.isReadOnly { throw Permissions.readOnly.denial(of: what) }
+  }
+
+  /// Throws the original's assertion unless nobody else can be at work here.
+  func requireExclusiveLock() throws(ServeError) {
+    guard let lock, !lock.holdsExclusive else { return }
+    throw .assertion("bug in code, exclusive lock should exist here")
+  }
+
+  func nextOperation() -> Int {
+    operations += 1
+    return operations
+  }
+
+  func stopIfCancelled() throws(ServeError) {
+    if cancellation.isCancelled { throw .cancelled }
+  }
 
   // MARK: Objects
 
   /// Objects in the index.
-  public func count() throws(ServeError) -> Int { 0 }
+  public func count() throws(ServeError) -> Int { try settledIndex().count }
 
   /// Finds an object. Throws `objectMissing`.
-  public func locate(_ id: ObjectID) throws(ServeError) -> LocatedObject { throw .objectMissing(id.hex) }
+  public func locate(_ id: ObjectID) throws(ServeError) -> LocatedObject {
+    guard let location = try settledIndex().location(of: id) else { throw .objectMissing(id.hex) }
+    let header = try readHead(at: location, of: id)
+    return LocatedObject(size: header.size - SegmentFormat.keyedHeaderSize, location: location)
+  }
 
-  /// Appends the data of the object that was located last to `output`, and verifies it. Throws `integrity`; what `output`
-  /// holds then behind its old end is nobody's.
-  public func read(_ object: LocatedObject, _ id: ObjectID, into output: inout [UInt8]) throws(ServeError) {}
+  /// Reads what is at the beginning of a PUT, and checks that it is the wanted one.
+  private func readHead(at location: EntryLocation, of id: ObjectID) throws(ServeError) -> SegmentEntryHeader
+  {
+    let (segment, offset) = (location.segment, Int(location.offset))
+    let file: OpenFile
+    do {
+      file = try log.reader(of: segment)
+    } catch .system(let failure) where failure.code == Errno.noSuchFileOrDirectory.rawValue {
+      throw .integrity("segment \(segment) is missing")
+    }
+    headLength = 0
+    headLength = try ServeError.doing("read", "segment \(segment)") { () throws(Errno) in
+      try file.read(at: offset, into: &head, count: head.count)
+    }
+    func fault(_ fault: SegmentFault) -> ServeError { .integrity(fault.message) }
+    let bytes = head
+    guard headLength >= SegmentFormat.keyedHeaderSize, let header = SegmentEntryHeader(bytes.span, at: 0)
+    else {
+      throw fault(.shortHeader(segment: segment, offset: offset, needed: SegmentFormat.keyedHeaderSize))
+    }
+    guard header.size <= SegmentFormat.entryLimit else {
+      throw fault(.tooBig(segment: segment, offset: offset, size: header.size))
+    }
+    guard header.size >= SegmentFormat.keyedHeaderSize else {
+      throw fault(.tooSmall(segment: segment, offset: offset, size: header.size))
+    }
+    guard header.tag == .put else { throw fault(.unacceptableTag(segment: segment, offset: offset)) }
+    guard ObjectID(bytes.span.extracting(9..<41)) == id else {
+      throw fault(.notWantedID(segment: segment, offset: offset))
+    }
+    headCRC = header.crc
+    return header
+  }
 
-  /// The next ids in the index's order, those behind `marker` if there is one; nil: all. Throws `markerUnknown`.
-  public func list(limit: Int?, after marker: ObjectID?) throws(ServeError) -> [ObjectID] { [] }
+  /// Bytes of the PUT at a location.
+  func entrySize(at location: EntryLocation, of id: ObjectID) throws(ServeError) -> Int {
+    try readHead(at: location, of: id).size
+  }
 
-  /// The next ids in the log's order. Throws `markerUnknown`.
-  public func scan(limit: Int?, after marker: ObjectID?) throws(ServeError) -> [ObjectID] { [] }
+  /// Writes the data of the object that was located last to `output`, from `position` on, and verifies it; `output` has
+  /// room for it. Throws `integrity`; what `output` holds there then is nobody's.
+  public func read(_ object: LocatedObject, into output: inout [UInt8], at position: Int) throws(ServeError) {
+    let (segment, offset) = (object.location.segment, Int(object.location.offset))
+    let start = SegmentFormat.keyedHeaderSize
+    let known = min(headLength - start, object.size)
+    output.replaceSubrange(position..<position + known, with: head[start..<start + known])
+    if known < object.size {
+      let file = try log.reader(of: segment)
+      let count = try ServeError.doing("read", "segment \(segment)") { () throws(Errno) in
+        try file.read(
+          at: offset + start + known, into: &output, from: position + known, count: object.size - known)
+      }
+      guard known + count == object.size else {
+        throw .integrity(
+          SegmentFault.shortData(segment: segment, offset: offset, expected: object.size, got: known + count)
+            .message)
+      }
+    }
+    let header = CRC32.checksum(head, 4..<start)
+    let crc = CRC32.checksum(output, position..<position + object.size, continuing: header)
+    guard headCRC == crc else {
+      throw .integrity(SegmentFault.checksumMismatch(segment: segment, offset: offset).message)
+    }
+  }
 
-  /// Stores an object: a range of `bytes`, at most `Limits.putData` of them. Throws `integrity` for more.
-  public func put(_ id: ObjectID, _ bytes: [UInt8], _ range: Range<Int>) throws(ServeError) {}
+  /// The next ids in the index's order, those behind `marker` if there is one; nil: all, up to `Limits.listPage`. Throws
+  /// `markerUnknown`.
+  public func list(limit: Int?, after marker: ObjectID?) throws(ServeError) -> [ObjectID] {
+    let most = min(limit ?? Limits.listPage, Limits.listPage)
+    guard let page = try settledIndex().page(after: marker, limit: most) else {
+      throw .markerUnknown("marker not found")
+    }
+    return page
+  }
 
-  /// Throws `objectMissing`.
-  public func delete(_ id: ObjectID) throws(ServeError) {}
-
-  // MARK: Transactions
-
-  public func commit(_ request: CommitRequest) throws(ServeError) {}
-
-  /// Forgets the transaction; its segments are removed when the next one begins.
-  public func rollback() throws(ServeError) {}
-
-  /// Verifies all segments and the index; true if they are, or have been made, whole.
-  public func check(_ request: CheckRequest) throws(ServeError) -> Bool { false }
+  /// The next ids in the log's order; as `list`.
+  ///
+  /// Data is not verified. A segment whose entries cannot be told apart any more ends where that begins.
+  public func scan(limit: Int?, after marker: ObjectID?) throws(ServeError) -> [ObjectID] {
+    let most = min(limit ?? Limits.listPage, Limits.listPage)
+    let index = try settledIndex()
+    var start = EntryLocation(segment: 0, offset: 0)
+    if let marker {
+      guard let location = try index.location(of: marker) else { throw .markerUnknown(marker.hex) }
+      start = location
+    }
+    var ids: [ObjectID] = []
+    for segment in try log.segments() where segment >= start.segment {
+      try stopIfCancelled()
+      let isFirst = marker != nil && segment == start.segment
+      do {
+        var cursor = try log.cursor(segment, from: isFirst ? Int(start.offset) : 0, .headers)
+        if isFirst { _ = try cursor.next() }
+        while let entry = try cursor.next() {
+          guard entry.tag == .put,
+            try index.location(of: entry.id)
+              == EntryLocation(segment: segment, offset: UInt32(truncatingIfNeeded: entry.offset))
+          else { continue }
+          ids.append(entry.id)
+          if ids.count == most { return ids }
+        }
+      } catch .integrity {
+        continue
+      }
+    }
+    return ids
+  }
 
   // MARK: Config, nonce and locks
 
   /// Stores the key in the config. Throws `argumentValue` for what is not UTF-8.
-  public func saveKey(_ key: [UInt8]) throws(ServeError) {}
+  public func saveKey(_ key: [UInt8]) throws(ServeError) {
+    try requireWritable("storing the key")
+    var changed = config
+    do {
+      try changed.setKey(key)
+    } catch {
+      throw .argumentValue("the key is not UTF-8")
+    }
+    try saveConfig(changed)
+  }
+
+  func saveConfig(_ changed: RepositoryConfig) throws(ServeError) {
+    try configFile.save(changed, toleratesDenial: lock == nil)
+    config = changed
+  }
 
   /// The stored key; empty if there is none.
-  public func loadKey() throws(ServeError) -> [UInt8] { [] }
+  public func loadKey() throws(ServeError) -> [UInt8] { config.key ?? [] }
 
   /// The nonce that clients may use next; nil if none was reserved yet.
-  public func freeNonce() throws(ServeError) -> UInt64? { nil }
+  public func freeNonce() throws(ServeError) -> UInt64? {
+    try requireExclusiveLock()
+    return try nonceFile.load()
+  }
 
   /// Reserves nonces up to `next`, if `start` is what is stored. Throws `nonceMismatch`.
-  public func reserveNonces(upTo next: UInt64, from start: UInt64?) throws(ServeError) {}
+  public func reserveNonces(upTo next: UInt64, from start: UInt64?) throws(ServeError) {
+    try requireWritable("reserving nonces")
+    try requireExclusiveLock()
+    guard try nonceFile.load() == start else { throw .nonceMismatch }
+    try nonceFile.save(next, toleratesDenial: lock == nil)
+  }
 
   /// Removes all locks, whoever holds them.
-  public func breakLock() throws(ServeError) {}
+  public func breakLock() throws(ServeError) { try locks.breakAll() }
 
   /// Removes the locks of processes of this host that are gone; returns how many others are left.
-  public func breakStaleLocks() throws(ServeError) -> Int { 0 }
+  public func breakStaleLocks() throws(ServeError) -> Int { try locks.breakStale() }
 }

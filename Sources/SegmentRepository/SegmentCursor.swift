@@ -1,0 +1,123 @@
+import BorgFormat
+import Disk
+
+/// One entry of a segment.
+struct SegmentEntry {
+  let tag: SegmentTag
+  /// All zero for a commit.
+  let id: ObjectID
+  /// Bytes from the beginning of the segment's file.
+  let offset: Int
+  /// Bytes of the whole entry.
+  let size: Int
+}
+
+/// Reads the entries of one segment in their order.
+///
+/// Throws `integrity` with the original's words where an entry is damaged, and is at its end then. The rules are those of
+/// borg 1.4.5 `src/borg/repository.py`, `LoggedIO.iter_objects` and `_read`.
+struct SegmentCursor {
+  /// How much of an entry is looked at.
+  enum Depth {
+    /// Headers and ids only: what is between them is not even read where entries are large.
+    case headers
+    /// Everything: checksums are verified.
+    case everything
+  }
+
+  private let file: OpenFile
+  private let segment: UInt32
+  private let depth: Depth
+  /// Where the next entry begins.
+  private(set) var offset: Int
+  /// Bytes of the file from `windowStart` on; `windowLength` of them are valid.
+  private var window: [UInt8]
+  private var windowStart = 0
+  private var windowLength = 0
+
+  private static let fullWindow = 4 << 20
+  private static let headerWindow = 1 << 16
+
+  /// Begins at an entry's offset; at 0 the magic is checked first.
+  init(_ file: OpenFile, segment: UInt32, from offset: Int = 0, _ depth: Depth) throws(ServeError) {
+    (self.file, self.segment, self.depth, self.offset) = (file, segment, depth, offset)
+    window = [UInt8](repeating: 0, count: depth == .everything ? Self.fullWindow : Self.headerWindow)
+    guard offset == 0 else { return }
+    let length = try load(at: 0, SegmentFormat.magic.count)
+    guard length >= SegmentFormat.magic.count,
+      window[..<SegmentFormat.magic.count].elementsEqual(SegmentFormat.magic)
+    else { throw .integrity(SegmentFault.invalidMagic(segment: segment).message) }
+    self.offset = SegmentFormat.magic.count
+  }
+
+  /// The next entry; nil at the end of the file.
+  mutating func next() throws(ServeError) -> SegmentEntry? {
+    let start = offset
+    let length = try load(at: start, SegmentFormat.keyedHeaderSize)
+    guard length > 0 else { return nil }
+    guard let header = SegmentEntryHeader(window.span, at: start - windowStart), length >= 9 else {
+      throw fault(.shortHeader(segment: segment, offset: start, needed: SegmentFormat.headerSize))
+    }
+    let size = header.size
+    guard size <= SegmentFormat.entryLimit else {
+      throw fault(.tooBig(segment: segment, offset: start, size: size))
+    }
+    guard size >= SegmentFormat.headerSize else {
+      throw fault(.tooSmall(segment: segment, offset: start, size: size))
+    }
+    if depth == .everything {
+      let loaded = try load(at: start, size)
+      guard loaded >= size else {
+        let body = SegmentFormat.headerSize
+        throw fault(.shortData(segment: segment, offset: start, expected: size - body, got: loaded - body))
+      }
+      let begin = start - windowStart
+      guard CRC32.checksum(window, begin + 4..<begin + size) == header.crc else {
+        throw fault(.checksumMismatch(segment: segment, offset: start))
+      }
+    }
+    guard let tag = header.tag else { throw fault(.unacceptableTag(segment: segment, offset: start)) }
+    var id = ObjectID(0, 0, 0, 0)
+    if tag != .commit {
+      let begin = start - windowStart + SegmentFormat.headerSize
+      guard size >= SegmentFormat.keyedHeaderSize, length >= SegmentFormat.keyedHeaderSize,
+        let found = ObjectID(window.span.extracting(begin..<begin + ObjectID.size))
+      else {
+        throw fault(
+          .shortKey(segment: segment, offset: start, got: min(size, length) - SegmentFormat.headerSize))
+      }
+      id = found
+    }
+    offset = start + size
+    return SegmentEntry(tag: tag, id: id, offset: start, size: size)
+  }
+
+  /// The data of the entry that `next` returned last, which was read with `everything`: a range of `bytes`.
+  func data(of entry: SegmentEntry) -> Range<Int> {
+    let begin = entry.offset - windowStart
+    return begin + min(SegmentFormat.keyedHeaderSize, entry.size)..<begin + entry.size
+  }
+
+  /// What the ranges of `data` are of.
+  var bytes: [UInt8] { window }
+
+  private mutating func fault(_ fault: SegmentFault) -> ServeError {
+    // Nothing behind it can be told apart from what it might be made of.
+    offset = Int.max / 2
+    return .integrity(fault.message)
+  }
+
+  /// Has the window hold `count` bytes from `start` on, as far as the file has them; returns how many of them there are.
+  private mutating func load(at start: Int, _ count: Int) throws(ServeError) -> Int {
+    let end = windowStart + windowLength
+    if start >= windowStart && start + count <= end { return count }
+    if window.count < count { window += [UInt8](repeating: 0, count: count - window.count) }
+    do {
+      // What the window holds of it is read again: a window is a few entries long, and the kernel has it at hand.
+      windowLength = try file.read(at: start, into: &window, count: window.count)
+    } catch {
+      throw .system(SystemFailure("read", "segment \(segment)", error))
+    }
+    return min(count, windowLength)
+  }
+}
