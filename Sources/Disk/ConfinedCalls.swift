@@ -111,6 +111,12 @@ struct ConfinedCalls: DiskCalls {
     try base.read(descriptor, at: offset, into: &buffer, from: start, count: count)
   }
 
+  func read(_ descriptor: RawDescriptor, at offset: Int, count: Int, appendingTo buffer: inout [UInt8])
+    throws(Errno) -> Int
+  {
+    try base.read(descriptor, at: offset, count: count, appendingTo: &buffer)
+  }
+
   func send(_ descriptor: RawDescriptor, at offset: Int, count: Int, to output: RawDescriptor)
     throws(Errno) -> Int?
   {

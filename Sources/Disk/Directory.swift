@@ -229,6 +229,18 @@ public final class OpenFile: Sendable {
     return length
   }
 
+  /// Appends `count` bytes from `offset` on to `buffer`; returns how many there were, fewer only at the end of the file.
+  public func read(at offset: Int, count: Int, appendingTo buffer: inout [UInt8]) throws(Errno) -> Int {
+    var length = 0
+    while length < count {
+      let more = try calls.read(
+        descriptor, at: offset + length, count: count - length, appendingTo: &buffer)
+      if more == 0 { break }
+      length += more
+    }
+    return length
+  }
+
   /// See `DiskCalls.send`.
   func send(at offset: Int, count: Int, to output: RawDescriptor) throws(Errno) -> Int? {
     try calls.send(descriptor, at: offset, count: count, to: output)

@@ -75,6 +75,11 @@ public protocol DiskCalls: Sendable {
     _ descriptor: RawDescriptor, at offset: Int, into buffer: inout [UInt8], from start: Int, count: Int
   ) throws(Errno) -> Int
 
+  /// Appends at most `count` bytes from `offset` on to `buffer`, without touching them in between; returns how many, 0 at
+  /// the end of the file.
+  func read(_ descriptor: RawDescriptor, at offset: Int, count: Int, appendingTo buffer: inout [UInt8])
+    throws(Errno) -> Int
+
   /// Hands at most `count` bytes at `offset` to a pipe, socket or file without a copy in this process; returns how many,
   /// 0 at the end of the file, nil where that cannot be done.
   func send(_ descriptor: RawDescriptor, at offset: Int, count: Int, to output: RawDescriptor) throws(Errno)
@@ -121,4 +126,22 @@ public protocol DiskCalls: Sendable {
   func lock(_ descriptor: RawDescriptor) throws(Errno) -> Bool
 
   func facts(_ descriptor: RawDescriptor) throws(Errno) -> FileSystemFacts
+}
+
+extension DiskCalls {
+  /// For disks that are none: through bytes that are zero first.
+  public func read(
+    _ descriptor: RawDescriptor, at offset: Int, count: Int, appendingTo buffer: inout [UInt8]
+  ) throws(Errno) -> Int {
+    let start = buffer.count
+    buffer += repeatElement(0, count: count)
+    do {
+      let length = try read(descriptor, at: offset, into: &buffer, from: start, count: count)
+      buffer.removeLast(count - length)
+      return length
+    } catch {
+      buffer.removeLast(count)
+      throw error
+    }
+  }
 }

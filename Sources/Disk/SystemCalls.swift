@@ -207,6 +207,26 @@ public struct SystemCalls: DiskCalls {
     }
   }
 
+  public func read(
+    _ descriptor: RawDescriptor, at offset: Int, count: Int, appendingTo buffer: inout [UInt8]
+  ) throws(Errno) -> Int {
+    var result: Result<Int, Errno> = .success(0)
+    buffer.append(addingCapacity: count) { output in
+      unsafe output.withUnsafeMutableBufferPointer { space, initialized in
+        do throws(Errno) {
+          // The kernel writes at most `count` bytes into room for as many; what it wrote becomes the array's.
+          initialized = try retrying {
+            unsafe pread(descriptor, space.baseAddress, min(count, space.count), off_t(offset))
+          }
+          result = .success(initialized)
+        } catch {
+          result = .failure(error)
+        }
+      }
+    }
+    return try result.get()
+  }
+
   public func send(_ descriptor: RawDescriptor, at offset: Int, count: Int, to output: RawDescriptor)
     throws(Errno) -> Int?
   {

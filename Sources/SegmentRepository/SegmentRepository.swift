@@ -266,18 +266,18 @@ public final class SegmentRepository {
     try readHead(at: location, of: id).size
   }
 
-  /// Writes the data of the object that was located last to `output`, from `position` on, and verifies it; `output` has
-  /// room for it. Throws `integrity`; what `output` holds there then is nobody's.
-  public func read(_ object: LocatedObject, into output: inout [UInt8], at position: Int) throws(ServeError) {
+  /// Appends the data of the object that was located last to `output`, and verifies it. Throws `integrity`; what `output`
+  /// holds then behind its old end is nobody's.
+  public func read(_ object: LocatedObject, into output: inout [UInt8]) throws(ServeError) {
     let (segment, offset) = (object.location.segment, Int(object.location.offset))
     let start = SegmentFormat.keyedHeaderSize
+    let position = output.count
     let known = min(headLength - start, object.size)
-    output.replaceSubrange(position..<position + known, with: head[start..<start + known])
+    output += head[start..<start + known]
     if known < object.size {
       let file = try log.reader(of: segment)
       let count = try ServeError.doing("read", "segment \(segment)") { () throws(Errno) in
-        try file.read(
-          at: offset + start + known, into: &output, from: position + known, count: object.size - known)
+        try file.read(at: offset + start + known, count: object.size - known, appendingTo: &output)
       }
       guard known + count == object.size else {
         throw .integrity(
