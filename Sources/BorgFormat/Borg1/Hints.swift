@@ -45,8 +45,8 @@ public struct Hints: Equatable, Sendable {
   /// Reads hints of either version.
   ///
   /// Strings may be of the raw family, str8 or binary; keys may come in any order, of several the last counts; unknown
-  /// ones are ignored. A quota use and a shadow index that are missing are empty, as 1.1 leaves them. Memory is a small
-  /// multiple of the bytes given.
+  /// ones are ignored. A quota use and a shadow index that are missing are empty, as 1.1 leaves them. Memory is at
+  /// most some 32 times the bytes given: two bytes may be an entry of a dictionary.
   public static func parse(_ bytes: [UInt8]) throws(HintsFault) -> Parsed {
     var reader = FieldReader(bytes)
     return try reader.hints(in: bytes.span)
