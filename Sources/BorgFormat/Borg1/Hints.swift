@@ -45,19 +45,11 @@ public struct Hints: Equatable, Sendable {
   /// Reads hints of either version.
   ///
   /// Strings may be of the raw family, str8 or binary; keys may come in any order, of several the last counts; unknown
-  /// ones are ignored. A quota use and a shadow index that are missing are empty, as 1.1 leaves them. Memory is a small
-  /// multiple of the bytes given.
+  /// ones are ignored. A quota use and a shadow index that are missing are empty, as 1.1 leaves them. Memory is at
+  /// most some 32 times the bytes given: two bytes may be an entry of a dictionary.
   public static func parse(_ bytes: [UInt8]) throws(HintsFault) -> Parsed {
     var reader = FieldReader(bytes)
-    do {
-      return try reader.hints(in: bytes.span)
-    } catch let fault as HintsFault {
-      throw fault
-    } catch let error as MessagePackError {
-      throw .corrupt("not MessagePack: \(error)")
-    } catch {
-      throw .corrupt("unreadable")
-    }
+    return try reader.hints(in: bytes.span)
   }
 
   /// The bytes as Borg writes them, with the segments and ids in ascending order.
@@ -105,20 +97,20 @@ struct FieldReader {
   /// Reads a map and gives its known text keys to a closure, which reads the value; the others are passed over. The
   /// map has to be all there is.
   mutating func fields(
-    in bytes: Span<UInt8>, _ read: (inout Self, Field, Span<UInt8>) throws -> Void
-  ) throws {
-    guard case .map(let count) = try reader.head(in: bytes) else { throw HintsFault.corrupt("not a map") }
+    in bytes: Span<UInt8>, _ read: (inout Self, Field, Span<UInt8>) throws(HintsFault) -> Void
+  ) throws(HintsFault) {
+    guard case .map(let count) = try head(in: bytes) else { throw .corrupt("not a map") }
     for _ in 0..<count {
       let start = reader
       if let name = try text(in: bytes), let field = Field(rawValue: name) {
         try read(&self, field, bytes)
       } else {
         reader = start
-        _ = try reader.skip(in: bytes)
-        _ = try reader.skip(in: bytes)
+        try skip(in: bytes)
+        try skip(in: bytes)
       }
     }
-    guard reader.offset == bytes.count else { throw HintsFault.corrupt("something follows the map") }
+    guard reader.offset == bytes.count else { throw .corrupt("something follows the map") }
   }
 
   /// The names that mean something; each file has its own.
@@ -129,7 +121,7 @@ struct FieldReader {
   }
 
   /// Reads a short text; `nil` for anything else, the cursor being anywhere then.
-  private mutating func text(in bytes: Span<UInt8>) throws(MessagePackError) -> String? {
+  private mutating func text(in bytes: Span<UInt8>) throws(HintsFault) -> String? {
     guard let range = try string(in: bytes), range.count <= 64 else { return nil }
     var text = ""
     for index in range { text.unicodeScalars.append(Unicode.Scalar(bytes[index])) }
@@ -137,21 +129,29 @@ struct FieldReader {
   }
 
   /// Reads a string of any family and gives its place; `nil` for another value.
-  mutating func string(in bytes: Span<UInt8>) throws(MessagePackError) -> Range<Int>? {
-    switch try reader.head(in: bytes) {
-    case .string(let length), .binary(let length): try reader.payload(length, in: bytes)
-    default: nil
+  mutating func string(in bytes: Span<UInt8>) throws(HintsFault) -> Range<Int>? {
+    switch try head(in: bytes) {
+    case .string(let length), .binary(let length):
+      do { return try reader.payload(length, in: bytes) } catch {
+        throw .corrupt("not MessagePack: \(error)")
+      }
+    default: return nil
     }
   }
 
   /// Reads a number; `nil` for another value, or one beyond 64 bits with sign.
-  mutating func int(in bytes: Span<UInt8>) throws(MessagePackError) -> Int64? {
-    guard case .int(let value) = try reader.head(in: bytes) else { return nil }
+  mutating func int(in bytes: Span<UInt8>) throws(HintsFault) -> Int64? {
+    guard case .int(let value) = try head(in: bytes) else { return nil }
     return value
   }
 
-  mutating func skip(in bytes: Span<UInt8>) throws(MessagePackError) {
-    _ = try reader.skip(in: bytes)
+  /// Moves behind a value, whatever it is.
+  mutating func skip(in bytes: Span<UInt8>) throws(HintsFault) {
+    do { _ = try reader.skip(in: bytes) } catch { throw .corrupt("not MessagePack: \(error)") }
+  }
+
+  private mutating func head(in bytes: Span<UInt8>) throws(HintsFault) -> MessagePackHead {
+    do { return try reader.head(in: bytes) } catch { throw .corrupt("not MessagePack: \(error)") }
   }
 
   // MARK: Hints
@@ -163,31 +163,31 @@ struct FieldReader {
     case list([UInt32])
   }
 
-  fileprivate mutating func hints(in bytes: Span<UInt8>) throws -> Hints.Parsed {
+  fileprivate mutating func hints(in bytes: Span<UInt8>) throws(HintsFault) -> Hints.Parsed {
     var version: Int64?
     var hasSegments = false
     var compact = Compact.absent
     var hints = Hints()
-    try fields(in: bytes) { (reader, field, bytes) in
+    try fields(in: bytes) { (reader, field, bytes) throws(HintsFault) in
       switch field {
       case .version: version = try reader.number(field, in: bytes)
       case .segments:
         hasSegments = true
         hints.segments = try reader.counts(field, of: reader.mapCount(field, in: bytes), in: bytes)
       case .compact:
-        switch try reader.reader.head(in: bytes) {
+        switch try reader.head(in: bytes) {
         case .map(let count): compact = .counts(try reader.counts(field, of: count, in: bytes))
         case .array(let count): compact = .list(try reader.segmentList(field, of: count, in: bytes))
-        default: throw HintsFault.corrupt("compact is neither map nor array")
+        default: throw .corrupt("compact is neither map nor array")
         }
       case .storageQuotaUse: hints.storageQuotaUse = Int(try reader.number(field, in: bytes))
       case .shadowIndex: hints.shadowIndex = try reader.shadowIndex(in: bytes)
       case .hints, .index: try reader.skip(in: bytes)
       }
     }
-    guard let version else { throw HintsFault.corrupt("no version") }
-    guard version == 1 || version == 2 else { throw HintsFault.unknownVersion(Int(version)) }
-    guard hasSegments else { throw HintsFault.corrupt("no segments") }
+    guard let version else { throw .corrupt("no version") }
+    guard version == 1 || version == 2 else { throw .unknownVersion(Int(version)) }
+    guard hasSegments else { throw .corrupt("no segments") }
     switch (version, compact) {
     case (1, .list(let segments)): return .versionOne(segments: hints.segments, compact: segments)
     // The original runs through whatever it is: of a map through the keys.
@@ -196,37 +196,37 @@ struct FieldReader {
     case (2, .counts(let counts)):
       hints.compact = counts
       return .current(hints)
-    default: throw HintsFault.corrupt("no compact of version \(version)")
+    default: throw .corrupt("no compact of version \(version)")
     }
   }
 
-  private mutating func number(_ field: Field, in bytes: Span<UInt8>) throws -> Int64 {
-    guard let value = try int(in: bytes) else { throw HintsFault.corrupt("\(field.rawValue) is no number") }
+  private mutating func number(_ field: Field, in bytes: Span<UInt8>) throws(HintsFault) -> Int64 {
+    guard let value = try int(in: bytes) else { throw .corrupt("\(field.rawValue) is no number") }
     return value
   }
 
-  private mutating func segment(_ field: Field, in bytes: Span<UInt8>) throws -> UInt32 {
+  private mutating func segment(_ field: Field, in bytes: Span<UInt8>) throws(HintsFault) -> UInt32 {
     guard let segment = UInt32(exactly: try number(field, in: bytes)) else {
-      throw HintsFault.corrupt("\(field.rawValue) has a segment that cannot be")
+      throw .corrupt("\(field.rawValue) has a segment that cannot be")
     }
     return segment
   }
 
-  private mutating func mapCount(_ field: Field, in bytes: Span<UInt8>) throws -> Int {
-    guard case .map(let count) = try reader.head(in: bytes) else {
-      throw HintsFault.corrupt("\(field.rawValue) is no map")
+  private mutating func mapCount(_ field: Field, in bytes: Span<UInt8>) throws(HintsFault) -> Int {
+    guard case .map(let count) = try head(in: bytes) else {
+      throw .corrupt("\(field.rawValue) is no map")
     }
     return count
   }
 
   /// Refuses what announces more elements than there are bytes for, before memory is taken for them.
-  private func admit(_ elements: Int, in bytes: Span<UInt8>) throws(MessagePackError) {
-    guard elements <= bytes.count - reader.offset else { throw .truncated(needed: reader.offset + elements) }
+  private func admit(_ elements: Int, in bytes: Span<UInt8>) throws(HintsFault) {
+    guard elements <= bytes.count - reader.offset else { throw .corrupt("cut short") }
   }
 
   private mutating func counts(
     _ field: Field, of count: Int, in bytes: Span<UInt8>
-  ) throws -> [UInt32: Int] {
+  ) throws(HintsFault) -> [UInt32: Int] {
     try admit(2 * count, in: bytes)
     var counts: [UInt32: Int] = [:]
     counts.reserveCapacity(count)
@@ -239,7 +239,7 @@ struct FieldReader {
 
   private mutating func segmentList(
     _ field: Field, of count: Int, in bytes: Span<UInt8>
-  ) throws -> [UInt32] {
+  ) throws(HintsFault) -> [UInt32] {
     try admit(count, in: bytes)
     var segments: [UInt32] = []
     segments.reserveCapacity(count)
@@ -247,7 +247,7 @@ struct FieldReader {
     return segments
   }
 
-  private mutating func shadowIndex(in bytes: Span<UInt8>) throws -> [ObjectID: [UInt32]] {
+  private mutating func shadowIndex(in bytes: Span<UInt8>) throws(HintsFault) -> [ObjectID: [UInt32]] {
     let field = Field.shadowIndex
     let count = try mapCount(field, in: bytes)
     try admit((ObjectID.size + 2) * count, in: bytes)
@@ -255,10 +255,10 @@ struct FieldReader {
     shadows.reserveCapacity(count)
     for _ in 0..<count {
       guard let range = try string(in: bytes), let id = ObjectID(bytes.extracting(range)) else {
-        throw HintsFault.corrupt("shadow_index has a key that is no id")
+        throw .corrupt("shadow_index has a key that is no id")
       }
-      guard case .array(let length) = try reader.head(in: bytes) else {
-        throw HintsFault.corrupt("shadow_index has a value that is no array")
+      guard case .array(let length) = try head(in: bytes) else {
+        throw .corrupt("shadow_index has a value that is no array")
       }
       shadows[id] = try segmentList(field, of: length, in: bytes)
     }

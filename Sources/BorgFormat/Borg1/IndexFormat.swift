@@ -37,9 +37,11 @@ public enum IndexFormat {
     1_703_765_389, 1_873_768_367, 2_062_383_853,
   ]
 
-  /// The smallest and largest of `bucketCounts`.
-  static let fewestBuckets = 1031
-  static let mostBuckets = 2_062_383_853
+  /// The smallest of `bucketCounts`, which a new table has.
+  public static let fewestBuckets = 1031
+
+  /// The largest of `bucketCounts`.
+  public static let mostBuckets = 2_062_383_853
 
   /// A table with more entries than this is enlarged before another id enters it: three quarters, rounded down. The
   /// largest table is used to the last bucket.
@@ -89,8 +91,13 @@ public enum IndexFault: Error, Equatable, Sendable {
   /// Fewer than 18 bytes.
   case shortHeader(got: Int)
   case wrongMagic
-  /// Counts that contradict each other, or sizes of keys and values that no Borg 1 repository has.
-  case invalidHeader
+  /// Keys or values of a size that no Borg 1 repository has.
+  case keySize(Int)
+  case valueSize(Int)
+  /// Fewer than one.
+  case buckets(Int)
+  /// Fewer than none, or more than buckets.
+  case entries(Int)
   /// The file has another length than so many buckets have.
   case wrongLength(expected: Int, got: Int)
 
@@ -100,7 +107,10 @@ public enum IndexFault: Error, Equatable, Sendable {
     case .shortHeader(let got):
       "Could not read header (expected \(IndexFormat.headerSize), but read \(got) bytes)"
     case .wrongMagic: "Unknown MAGIC in header"
-    case .invalidHeader: "Invalid header"
+    case .keySize(let size): "Expected key size \(ObjectID.size), got \(size)."
+    case .valueSize(let size): "Expected value size \(IndexFormat.valueSize), got \(size)."
+    case .buckets(let count): "Expected num_buckets >= 1, got \(count)."
+    case .entries(let count): "Expected 0 <= num_entries <= num_buckets, got \(count)."
     case .wrongLength(let expected, let got): "Incorrect file length (expected \(expected), got \(got))"
     }
   }
@@ -131,9 +141,12 @@ public struct IndexHeader: Hashable, Sendable {
     }
     entries = Int(Int32(bitPattern: bytes.littleEndianUInt32(at: 8)))
     buckets = Int(Int32(bitPattern: bytes.littleEndianUInt32(at: 12)))
-    guard bytes[16] == UInt8(ObjectID.size), bytes[17] == UInt8(IndexFormat.valueSize), buckets >= 1,
-      (0...buckets).contains(entries)
-    else { throw .invalidHeader }
+    let keySize = Int(Int8(bitPattern: bytes[16]))
+    guard keySize == ObjectID.size else { throw .keySize(keySize) }
+    let valueSize = Int(Int8(bitPattern: bytes[17]))
+    guard valueSize == IndexFormat.valueSize else { throw .valueSize(valueSize) }
+    guard buckets >= 1 else { throw .buckets(buckets) }
+    guard (0...buckets).contains(entries) else { throw .entries(entries) }
     guard fileSize == self.fileSize else { throw .wrongLength(expected: self.fileSize, got: fileSize) }
   }
 

@@ -29,7 +29,7 @@ public struct IntegrityData: Equatable, Sendable {
     var index: FileDigest?
     var reader = FieldReader(bytes)
     do {
-      try reader.fields(in: bytes.span) { (reader, field, bytes) in
+      try reader.fields(in: bytes.span) { (reader, field, bytes) throws(HintsFault) in
         switch field {
         case .version: version = try reader.int(in: bytes)
         case .hints: hints = try reader.digest(in: bytes)
@@ -38,7 +38,10 @@ public struct IntegrityData: Equatable, Sendable {
         }
       }
     } catch {
-      throw .corrupt("\(error)")
+      switch error {
+      case .corrupt(let reason): throw .corrupt(reason)
+      case .unknownVersion(let version): throw .unknownVersion(Int64(version))
+      }
     }
     guard let version else { throw .corrupt("no version") }
     guard version == 2 else { throw .unknownVersion(version) }
@@ -63,8 +66,8 @@ public struct IntegrityData: Equatable, Sendable {
 }
 
 extension FieldReader {
-  fileprivate mutating func digest(in bytes: Span<UInt8>) throws -> FileDigest {
-    guard let range = try string(in: bytes) else { throw HintsFault.corrupt("a digest that is no text") }
+  fileprivate mutating func digest(in bytes: Span<UInt8>) throws(HintsFault) -> FileDigest {
+    guard let range = try string(in: bytes) else { throw .corrupt("a digest that is no text") }
     return FileDigest(parsing: bytes.extracting(range))
   }
 }

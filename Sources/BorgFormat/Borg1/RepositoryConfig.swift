@@ -33,6 +33,9 @@ public struct RepositoryConfig: Equatable, Sendable {
   static let defaultSegmentsPerDirectory = 1000
   static let defaultSegmentSize = 500 * 1024 * 1024
 
+  /// 1 EiB, more than any disk has: sums of such sizes stay within an `Int`.
+  private static let sizeLimit = Double(1 << 60)
+
   private static let section = "repository"
 
   private enum Option: String {
@@ -130,16 +133,31 @@ public struct RepositoryConfig: Equatable, Sendable {
     return Array(key.utf8)
   }
 
-  /// Stores a key, which has to be UTF-8. Blank lines at its end, and lines that look like comments, are not there any
-  /// more when the config is read again, as in the original.
+  /// Stores a key: lines of UTF-8, of which white space at both ends, and empty lines at the end, may be lost.
+  ///
+  /// Refused is a key of which more would be lost, or which would set other options, when the config is read again: a
+  /// carriage return, or a line that looks like a comment. The original stores it and cannot open the repository then.
   public mutating func setKey(_ key: [UInt8]) throws(ConfigFault) {
     guard let key = String(validating: key, as: UTF8.self) else { throw .invalid("a key that is not UTF-8") }
-    self[.key] = key
+    var changed = self
+    changed[.key] = key
+    var expected = self
+    expected.text = try ConfigText(parsing: text.encode())
+    var found = self
+    found.text = try ConfigText(parsing: changed.text.encode())
+    let lines = { (text: String) in text.stripped.split(separator: "\n", omittingEmptySubsequences: false) }
+    let isKept = lines(found[.key] ?? "").elementsEqual(lines(key)) {
+      String($0).stripped == String($1).stripped
+    }
+    expected[.key] = key
+    found[.key] = key
+    guard isKept, found == expected else { throw .invalid("a key that the config cannot hold") }
+    self = changed
   }
 
-  /// The last segment that a partial check has got to; `nil` where none is under way.
+  /// The last segment that a partial check has got to; `nil` where none is under way, or for what is no segment.
   public var lastSegmentChecked: Int? {
-    get { int(.lastSegmentChecked) }
+    get { int(.lastSegmentChecked).flatMap { UInt32(exactly: $0) }.map { Int($0) } }
     set { self[.lastSegmentChecked] = newValue.map { String($0) } }
   }
 
@@ -164,15 +182,21 @@ public struct RepositoryConfig: Equatable, Sendable {
   /// A number as Python's `int` takes it, in ASCII digits: blanks around it, a sign, single `_` between digits.
   private static func parseInt(_ text: String) throws(ConfigFault) -> Int {
     guard let digits = withoutSeparators(text.stripped), let value = Int(digits) else {
-      throw .invalid("invalid literal for int() with base 10: '\(text)'")
+      throw notInteger(text)
     }
     return value
   }
 
-  /// A number as Python's `float` takes it, cut off behind the point; one letter behind it may multiply it.
+  private static func notInteger(_ text: String) -> ConfigFault {
+    .invalid("invalid literal for int() with base 10: '\(text.replacing("\n", with: "\\n"))'")
+  }
+
+  /// A number as Python's `float` takes it, cut off behind the point; one letter behind it may multiply it. What
+  /// is beyond `sizeLimit` counts as that.
   ///
   /// Source: borg 1.4.5 `borg/helpers/parseformat.py`, `parse_file_size`.
   private static func parseSize(_ text: String) throws(ConfigFault) -> Int {
+    guard !text.isEmpty else { throw notInteger(text) }
     let factors: [Character: Double] = ["K": 1e3, "M": 1e6, "G": 1e9, "T": 1e12, "P": 1e15]
     let factor = text.last.flatMap { factors[$0] }
     let number = factor == nil ? text : String(text.dropLast())
@@ -180,10 +204,9 @@ public struct RepositoryConfig: Equatable, Sendable {
     guard let digits = withoutSeparators(number.stripped), digits.unicodeScalars.allSatisfy(isPlain),
       let value = Double(digits)
     else { throw .invalid("could not convert string to float: '\(number)'") }
-    guard let size = Int(exactly: (value * (factor ?? 1)).rounded(.towardZero)) else {
-      throw .invalid("'\(text)' is too large")
-    }
-    return size
+    let size = (value * (factor ?? 1)).rounded(.towardZero)
+    guard size.isFinite else { throw .invalid("cannot convert float infinity to integer") }
+    return Int(min(max(size, -sizeLimit), sizeLimit))
   }
 
   /// Source: CPython 3.11 `Lib/configparser.py`, `BOOLEAN_STATES`.
