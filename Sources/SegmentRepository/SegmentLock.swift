@@ -61,7 +61,8 @@ final class SegmentLock {
     }
     let repository = try place().repository
     let token = identity.sessions.addReader(repository)
-    guard isEntered() else {
+    // Not if it merely cannot be seen: our entry is in the roster.
+    if (try? place().files.isOurs()) == false {
       // Somebody broke it in this moment, and the roster with it.
       identity.sessions.removeReader(token, repository)
       leave()
@@ -187,6 +188,10 @@ final class SegmentLock {
     identity.sessions.removeReader(token, repository)
     // Other sessions of this process need the entry.
     guard identity.sessions.readers(repository) == 0 else { return }
+    // Somebody broke it, and has the lock for as long as he likes.
+    if let roster = try? readRoster(), !roster.exclusive.isEmpty, !roster.shared.contains(files.holder) {
+      return
+    }
     try enter(LockWait(Self.releaseWait, nil))
     defer { leave() }
     guard identity.sessions.readers(repository) == 0 else { return }
