@@ -12,6 +12,9 @@ public struct BorgVersion: Hashable, Comparable, Sendable {
   /// The version that this server reports: the newest beta whose wire behaviour it shares with all others.
   public static let reported = BorgVersion([2, 0, 0, -3, 18])
 
+  /// The version that clients of Borg 1.x are told.
+  public static let reportedToBorg1 = BorgVersion([1, 4, 5, -1])
+
   /// The first client that keeps partial checks' checkpoints in `cache/`, not `config/`.
   public static let checkpointInCache = BorgVersion([2, 0, 0, -3, 17])
 

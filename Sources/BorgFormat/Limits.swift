@@ -31,6 +31,15 @@ public enum Limits {
   /// Nesting depth of MessagePack values in a request.
   public static let requestDepth = 32
 
+  /// Borg 1.x: largest value that is received whole; 64 KiB more than can be stored, for what is only just too large.
+  public static let borg1Value = putData + 64 * 1024
+
+  /// Borg 1.x: largest request, of one such value and whatever else a client may say.
+  public static let borg1Request = borg1Value + 1024 * 1024
+
+  /// Borg 1.x: bytes of answers that are collected before they are sent.
+  public static let borg1Output = 128 * 1024
+
   /// Length of a repository path as the client sends it.
   public static let path = 4096
 

@@ -6,6 +6,7 @@
 #include <linux/openat2.h>
 #include <net/if.h>
 #include <netinet/in.h>
+#include <pthread.h>
 #include <signal.h>
 #include <string.h>
 #include <sys/eventfd.h>
@@ -156,3 +157,14 @@ int borg_landlock_restrict(int ruleset) {
   if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0) return -1;
   return (int)syscall(446, ruleset, 0);  // landlock_restrict_self
 }
+
+static void woken(int number) { (void)number; }
+
+void borg_prepare_waking(void) {
+  struct sigaction action = {0};
+  action.sa_handler = woken;  // Without SA_RESTART: that calls return is all there is to it.
+  sigemptyset(&action.sa_mask);
+  sigaction(SIGURG, &action, NULL);
+}
+
+void borg_wake_thread(unsigned long thread) { pthread_kill((pthread_t)thread, SIGURG); }

@@ -76,6 +76,46 @@ public final class ByteInput: Sendable {
     }
   }
 
+  /// What an appending read came to.
+  public enum Arrival: Sendable {
+    /// So many bytes, at least one.
+    case bytes(Int)
+    case end
+    case interrupted
+  }
+
+  /// Waits for bytes and appends at most `room` of them; what stands in `buffer` is copied only if it has to grow.
+  public func read(into buffer: inout [UInt8], room: Int) throws(Errno) -> Arrival {
+    while true {
+      guard try waitUntilReadable() else { return .interrupted }
+      var result: Result<Int, Errno> = .success(0)
+      buffer.append(addingCapacity: max(room, 1)) { output in
+        unsafe output.withUnsafeMutableBufferPointer { space, count in
+          do throws(Errno) {
+            // The kernel writes at most what the buffer has room for; only that much becomes the array's.
+            count = try retrying { unsafe Glibc.read(descriptor, space.baseAddress, space.count) }
+            result = .success(count)
+          } catch {
+            result = .failure(error)
+          }
+        }
+      }
+      do throws(Errno) {
+        let count = try result.get()
+        traffic.add(UInt64(count), ordering: .relaxed)
+        return count == 0 ? .end : .bytes(count)
+      } catch {
+        switch error {
+        // A peer that resets its connection has ended it.
+        case .connectionReset, .ioError: return .end
+        // Somebody else took the bytes, or made the descriptor non-blocking.
+        case .wouldBlock: continue
+        default: throw error
+        }
+      }
+    }
+  }
+
   private func waitUntilReadable() throws(Errno) -> Bool {
     var waiting = [
       pollfd(fd: descriptor, events: Int16(POLLIN), revents: 0),
@@ -144,6 +184,31 @@ public struct ByteOutput: Sendable {
     }
   }
 
+  /// Writes all of `bytes`, for as long as the peer takes and nothing else is wanted: `EINTR` if `isInterrupted` is true
+  /// when a signal has come in between (see `ThreadWaker`), `EPIPE` if the peer is gone.
+  public func write(_ bytes: [UInt8], unless isInterrupted: () -> Bool) throws(Errno) {
+    var done = 0
+    while done < bytes.count {
+      let written = unsafe bytes.withUnsafeBytes { buffer in
+        unsafe Glibc.write(
+          descriptor, buffer.baseAddress.map { unsafe $0 + done }, min(bytes.count - done, step))
+      }
+      if written >= 0 {
+        done += written
+        traffic.bytes.add(UInt64(written), ordering: .relaxed)
+      } else {
+        switch Errno(rawValue: errno) {
+        case .wouldBlock:
+          var waiting = pollfd(fd: descriptor, events: Int16(POLLOUT), revents: 0)
+          _ = unsafe poll(&waiting, 1, -1)
+        case .interrupted: break
+        case let failure: throw failure
+        }
+      }
+      if done < bytes.count, isInterrupted() { throw .interrupted }
+    }
+  }
+
   /// Sends some of a file's bytes, from `offset` on and at most `count`, without reading them into this process; returns
   /// how many, 0 at the end of the file, and nil where the kernel cannot. Whatever the peer has not read yet follows the
   /// file: it must not be written to any more. `EPIPE` if the peer is gone.
@@ -170,6 +235,23 @@ private func hungUp(_ descriptor: Int32) -> Bool {
   var state = pollfd(fd: descriptor, events: 0, revents: 0)
   guard unsafe poll(&state, 1, 0) == 1 else { return false }
   return state.revents & Int16(POLLHUP | POLLERR | POLLNVAL) != 0
+}
+
+/// Gets a thread out of a system call that waits: for output, say, that nobody reads.
+///
+/// The call returns early, or fails with `EINTR`; who made it decides whether to go on. One that begins just after the
+/// waking waits all the same, so wake until the thread is done.
+public struct ThreadWaker: Sendable {
+  private let thread: pthread_t
+
+  /// Wakes the calling thread, for as long as it lives.
+  public init() {
+    borg_prepare_waking()
+    thread = pthread_self()
+  }
+
+  /// From another thread.
+  public func wake() { borg_wake_thread(thread) }
 }
 
 /// Enlarges a pipe to 1 MiB: moving large objects is then bound by the disk, not by switching between two

@@ -76,6 +76,25 @@ public enum Host {
     return unsafe bytes(of: value)
   }
 
+  /// The home directory of a user, or of the one this process runs as; nil if the user is not known.
+  public static func homeDirectory(of user: [UInt8]? = nil) -> [UInt8]? {
+    guard user?.contains(0) != true else { return nil }
+    var record = unsafe passwd()
+    var buffer = [CChar](repeating: 0, count: 16 * 1024)
+    var found: UnsafeMutablePointer<passwd>?
+    if let user {
+      let name = terminated(user)
+      _ = unsafe getpwnam_r(name, &record, &buffer, buffer.count, &found)
+    } else {
+      _ = unsafe getpwuid_r(geteuid(), &record, &buffer, buffer.count, &found)
+    }
+    // What the record points to lies in the buffer.
+    return withExtendedLifetime(buffer) {
+      guard let home = unsafe found?.pointee.pw_dir else { return nil }
+      return unsafe bytes(of: home)
+    }
+  }
+
   /// The running program's absolute path, links resolved; nil if it cannot be told, or is no longer there.
   public static func executable() -> [UInt8]? {
     var buffer = [CChar](repeating: 0, count: Int(PATH_MAX))

@@ -97,7 +97,7 @@ public struct RepositoryPath: Hashable, Sendable {
   }
 
   /// The directory that this is in; nil for the root.
-  var parent: RepositoryPath? {
+  public var parent: RepositoryPath? {
     guard bytes.count > 1, let last = bytes.lastIndex(of: Self.slash) else { return nil }
     return RepositoryPath(resolved: last == 0 ? [Self.slash] : Array(bytes[..<last]))
   }

@@ -11,7 +11,8 @@ public final class LockOwner: Sendable {
   private let lastStamp = Mutex<Int64>(.min)
   /// Milliseconds since 1970 UTC.
   let now: @Sendable () -> Int64
-  let processIsAlive: @Sendable (Int) -> Bool
+  /// Whether a process of this host exists.
+  public let processIsAlive: @Sendable (Int) -> Bool
 
   /// `hostID` replaces the host's own identity (`BORG_HOST_ID`); the clock and the process table are the
   /// machine's unless a test brings its own.
@@ -24,8 +25,8 @@ public final class LockOwner: Sendable {
     self.processIsAlive = processIsAlive
   }
 
-  /// May block on the name service the first time.
-  var hostID: String {
+  /// How other Borg processes know this host. May block on the name service the first time.
+  public var hostID: String {
     if let override { return override }
     if let hostID = found.withLock({ $0 }) { return hostID }
     let hostID = Host.identity()
@@ -33,7 +34,8 @@ public final class LockOwner: Sendable {
     return hostID
   }
 
-  var processID: Int { Host.processID }
+  /// This process, as it stands in locks.
+  public var processID: Int { Host.processID }
 
   /// The time to write into a new lock: now, or up to 10 s later, so that no two locks of this process have the same.
   ///

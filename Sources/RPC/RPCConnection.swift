@@ -30,7 +30,7 @@ public final class RPCConnection: Sendable {
   private let server: RPCServer
   private let reporter: RPCReporter
   private let pipeline: RequestPipeline<RPCServer>
-  private let tell: @Sendable (String) -> Void
+  let tell: @Sendable (String) -> Void
   private let idle: Mutex<IdleState>
 
   private struct IdleState {
@@ -52,6 +52,10 @@ public final class RPCConnection: Sendable {
     /// Describes the server in error replies, for bug reports.
     public var sysinfo = ""
     public var owner: LockOwner
+    /// Where the log goes that Borg 1.x has beside its protocol.
+    public var borg1Log = Borg1Log.client(descriptor: 2)
+    /// Whether that log is JSON before the client has negotiated, too.
+    public var logsJSON = false
     /// How long nothing may happen on the connection before it is ended; nil: for good.
     public var idleTimeout: Duration?
     /// Takes one line for the administrator, where no client can be told.
@@ -108,6 +112,9 @@ public final class RPCConnection: Sendable {
     }
   }
 
+  /// Whether nothing has happened for as long as is allowed.
+  var isIdle: Bool { idle.withLock { $0.isOver } }
+
   private func endIfIdle() {
     let isNewlyOver = idle.withLock { idle in
       guard !idle.isOver, idle.timer != nil else { return false }
@@ -124,11 +131,11 @@ public final class RPCConnection: Sendable {
   /// Serves until the connection ends. Blocking.
   ///
   /// When it returns the repository is closed: everything durable, its lock gone, nothing staged. `patience`
-  /// is how long a client that was interrupted gets to read its last answers.
-  public func run(patience: Duration = .seconds(1)) -> ConnectionEnd {
+  /// is how long a client that was interrupted gets to read its last answers; `arrived` was read before.
+  public func run(after arrived: [UInt8] = [], patience: Duration = .seconds(1)) -> ConnectionEnd {
     defer { reporter.end() }
     guard pipeline.start(workers: Self.workers) else { return .broken }
-    var end = read()
+    var end = read(after: arrived)
     pipeline.endInput()
     do {
       try session.close()
@@ -139,14 +146,15 @@ public final class RPCConnection: Sendable {
       end = .broken
     }
     pipeline.drain(patience: patience)
-    if idle.withLock({ $0.isOver }) { return .idle }
+    if isIdle { return .idle }
     return pipeline.outputIsBroken ? .broken : end
   }
 
   // MARK: Reading
 
-  private func read() -> ConnectionEnd {
+  private func read(after arrived: [UInt8]) -> ConnectionEnd {
     var incoming = Incoming()
+    incoming.replace(arrived)
     var calls: [RPCCall] = []
     defer { incoming.abandonValues() }
     do {

@@ -28,10 +28,10 @@ public enum ExitCode: Hashable, Sendable {
 
   /// Whether this value of `BORG_EXIT_CODES` asks for specific codes.
   ///
-  /// Borg 2: unset means `modern`, and only that word, spelt exactly so, does. (Borg 1.4's default is the
-  /// other one.)
-  public static func isModern(environment value: [UInt8]?) -> Bool {
-    guard let value else { return true }
+  /// Only the word `modern`, spelt exactly so, does. Unset means that too for Borg 2, and the plain codes for clients of
+  /// Borg 1.x (`legacyByDefault`), as it does for Borg 1.4.
+  public static func isModern(environment value: [UInt8]?, legacyByDefault: Bool = false) -> Bool {
+    guard let value else { return !legacyByDefault }
     return value.elementsEqual("modern".utf8)
   }
 }

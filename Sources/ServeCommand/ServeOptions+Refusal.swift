@@ -1,9 +1,12 @@
 extension ServeOptions {
-  /// Why no repository may be opened, in one sentence, or nil: what was demanded of the server and cannot be
-  /// enforced is refused, never dropped.
-  public var refusal: String? {
-    if appendOnly { return "--append-only is not supported by this version yet." }
-    if storageQuota ?? 0 > 0 { return "--storage-quota is not supported by this version yet." }
+  /// Why no repository of Borg 2 may be opened, in one sentence, or nil: what was demanded of the server and cannot be
+  /// enforced there is refused, never dropped. Repositories of Borg 1.x know both.
+  public var refusalOfBorg2: String? {
+    if appendOnly {
+      return
+        "--append-only is for repositories of Borg 1.x; for those of Borg 2 there is --permissions no-delete."
+    }
+    if storageQuota ?? 0 > 0 { return "--storage-quota is for repositories of Borg 1.x only." }
     return nil
   }
 }

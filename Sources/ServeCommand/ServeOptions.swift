@@ -37,8 +37,7 @@ public struct ServeOptions: Hashable, Sendable {
   public var restrictToRepositories: [[UInt8]] = []
   /// Nil: not given, so that `Permissions.effective(option:environment:)` goes on to the environment.
   public var permissions: Permissions?
-  /// Borg 1.x: repositories opened without `create` only grow. Borg 2 has no such option: whoever serves its
-  /// repositories has to refuse this or to grant less, never to drop it.
+  /// Borg 1.x: repositories only grow. Borg 2 has no such option: see `refusalOfBorg2`.
   public var appendOnly = false
   /// Borg 1.x: bytes, 0 or at least 10,000,000; 0 lifts the repository's own quota, nil leaves it.
   /// Borg 2 has no such option: as above.

@@ -15,8 +15,22 @@ public struct SessionConfiguration: Sendable {
   public var permissions = Permissions.all
   /// Why no repository may be opened at all, if so: a setting that cannot be honoured.
   public var refusal: ServeError?
+  /// Why no repository of Borg 2 may be opened, if so.
+  public var refusalOfBorg2: ServeError?
+  /// Whether repositories of Borg 1.x only grow, whatever their configs say.
+  public var appendOnly = false
+  /// Bytes that a repository of Borg 1.x may hold; 0 lifts its own quota, nil leaves it.
+  public var storageQuota: UInt64?
 
   public init() {}
+
+  /// Resolves a path and holds it against the restrictions. `label` is the client's spelling, for messages.
+  func admit(_ path: [UInt8], _ label: String) throws(ServeError) -> RepositoryLocation {
+    guard path.count <= Limits.path else { throw .argumentValue("path is too long") }
+    let admitted = try ServeError.doing("resolve", label) { () throws(Errno) in try granted.admit(path) }
+    guard let admitted else { throw .pathNotAllowed(label) }
+    return admitted
+  }
 }
 
 /// One connection's repository: opens it within what is granted, and sees to it that however the
@@ -64,8 +78,8 @@ public final class Session: Sendable {
   {
     let label = String(decoding: path, as: UTF8.self)
     reporter.log(.debug, .serve, "Resolving repository path \(label.shortened)")
-    let location = try admit(path, label)
-    if let refusal = configuration.refusal { throw refusal }
+    let location = try configuration.admit(path, label)
+    if let refusal = configuration.refusal ?? configuration.refusalOfBorg2 { throw refusal }
     if creates { try require(.store, "creating a repository") }
     try close()
     let repository =
@@ -80,16 +94,6 @@ public final class Session: Sendable {
     guard Policy.decide(mode, operation, at: .root) == .granted else {
       throw mode.denial(of: what)
     }
-  }
-
-  /// Resolves a path and holds it against the restrictions.
-  private func admit(_ path: [UInt8], _ label: String) throws(ServeError) -> RepositoryLocation {
-    guard path.count <= Limits.path else { throw .argumentValue("path is too long") }
-    let admitted = try ServeError.doing("resolve", label) { () throws(Errno) in
-      try configuration.granted.admit(path)
-    }
-    guard let admitted else { throw .pathNotAllowed(label) }
-    return admitted
   }
 
   private func openExisting(at location: RepositoryLocation, _ label: String, _ mode: ObjectRepository.Mode)

@@ -140,7 +140,9 @@ struct SocketService {
       configuration.session.refusal = .unsupported(
         "This server already serves as many clients as it may (\(limit)). Try again later.")
     }
-    let connection = RPCConnection(
+    // A socket has no second stream beside the protocol.
+    configuration.borg1Log = .administrator(configuration.tell)
+    let connection = Connection(
       input: try ByteInput(accepted.socket), output: ByteOutput(accepted.socket), configuration: configuration
     )
     connection.greet(options, confinement)
@@ -158,7 +160,7 @@ struct SocketService {
 }
 
 private struct ServedRPC: ServedConnection {
-  let connection: RPCConnection
+  let connection: Connection
 
   func run() -> String {
     switch connection.run() {
@@ -166,7 +168,7 @@ private struct ServedRPC: ServedConnection {
     case .interrupted: "interrupted"
     case .broken: "broken"
     case .idle: "idle for too long"
-    case .fault(.notAMap): "sent what is no request of Borg 2"
+    case .fault(.notAMap): "sent what is no request of Borg"
     case .fault(.malformed(let reason)): "sent what cannot be read: \(reason)"
     }
   }

@@ -27,7 +27,10 @@ enum Process {
     case .authorize(let options):
       return authorize(options).status(modern: modern)
     case .serve(let options):
-      return serve(options).status(modern: modern)
+      let (code, dialect) = serve(options)
+      return code.status(
+        modern: ExitCode.isModern(
+          environment: Host.environment("BORG_EXIT_CODES"), legacyByDefault: dialect == .borg1))
     }
   }
 
@@ -45,14 +48,15 @@ enum Process {
     return .failure
   }
 
-  private static func serve(_ options: ServeOptions) -> ExitCode {
+  /// Serves to the end; the dialect is that of the one client, if there was one and it said anything.
+  private static func serve(_ options: ServeOptions) -> (ExitCode, Dialect?) {
     guard !options.rest else {
       printToStandardError("borg-serve: --rest is not supported by this version yet.")
-      return .failure
+      return (.failure, nil)
     }
     guard options.socket != nil || isatty(STDIN_FILENO) == 0 else {
       printToStandardError("borg-serve: standard input is a terminal; borg clients start this over ssh.")
-      return .failure
+      return (.failure, nil)
     }
     setFileModeCreationMask(options.umask)
     raiseOpenFileLimit()
@@ -61,27 +65,27 @@ enum Process {
       let granted = GrantedRoots(paths: options.restrictToPaths, repositories: options.restrictToRepositories)
       let configuration = configuration(options, granted)
       if let socket = options.socket {
-        return SocketService(options: options, socket: socket, configuration: configuration).run(
-          until: signals)
+        let service = SocketService(options: options, socket: socket, configuration: configuration)
+        return (service.run(until: signals), nil)
       }
       enlargePipe(STDIN_FILENO)
       enlargePipe(STDOUT_FILENO)
       let confinement = try confine(to: granted)
-      let connection = RPCConnection(
+      let connection = Connection(
         input: try ByteInput(STDIN_FILENO),
         output: options.idleTimeout > 0
           ? ByteOutput(STDOUT_FILENO, step: Limits.idleStep) : ByteOutput(STDOUT_FILENO),
         configuration: configuration)
       connection.greet(options, confinement)
-      return serve(connection, until: signals)
+      return (serve(connection, until: signals), connection.dialect)
     } catch {
       printToStandardError("borg-serve: cannot start: \(error)")
-      return .failure
+      return (.failure, nil)
     }
   }
 
   /// Runs the connection on this thread while another one waits for signals and keeps time.
-  private static func serve(_ connection: RPCConnection, until signals: EndSignals) -> ExitCode {
+  private static func serve(_ connection: Connection, until signals: EndSignals) -> ExitCode {
     let signal = Monitor<Int32?>(nil)
     let watch = WorkerThread {
       while true {
@@ -97,10 +101,14 @@ enum Process {
       return .failure
     }
     let end = connection.run()
-    if let number = signal.withLock({ $0 }) { return .signal(number) }
+    let number = signal.withLock { $0 }
+    connection.tellEnd(end, signal: number.flatMap(EndSignal.init(number:)))
+    if let number { return .signal(number) }
     switch end {
     case .closed, .idle: return .success
     case .broken, .interrupted: return .failure
+    case .fault(.notAMap) where connection.dialect == .borg1: return .unexpectedMessage
+    case .fault(.malformed) where connection.dialect == .borg1: return .failure
     case .fault(.notAMap):
       printToStandardError("borg-serve: got unexpected RPC data format from client.")
       return .unexpectedMessage
@@ -141,7 +149,10 @@ enum Process {
     case .success(let mode): configuration.session.permissions = mode
     case .failure(let invalid): configuration.session.refusal = .unsupported(invalid.message)
     }
-    if let refusal = options.refusal { configuration.session.refusal = .unsupported(refusal) }
+    configuration.session.refusalOfBorg2 = options.refusalOfBorg2.map(ServeError.unsupported)
+    configuration.session.appendOnly = options.appendOnly
+    configuration.session.storageQuota = options.storageQuota
+    configuration.logsJSON = options.logJSON
     configuration.filter = LogFilter(level: level(options.logLevel), debugTopics: options.debugTopics)
     configuration.idleTimeout = options.idleTimeout > 0 ? .seconds(options.idleTimeout) : nil
     let showsSystem = Host.environment("BORG_SHOW_SYSINFO").map { $0 != Array("no".utf8) } ?? true
@@ -160,7 +171,18 @@ enum Process {
   }
 }
 
-extension RPCConnection {
+extension EndSignal {
+  fileprivate init?(number: Int32) {
+    switch number {
+    case SIGTERM: self = .terminate
+    case SIGHUP: self = .hangup
+    case SIGINT: self = .interrupt
+    default: return nil
+    }
+  }
+}
+
+extension Connection {
   /// What the client is told before anything else.
   func greet(_ options: ServeOptions, _ confinement: String?) {
     if let confinement { log(.debug, .serve, confinement) }

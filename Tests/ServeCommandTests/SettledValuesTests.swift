@@ -56,14 +56,14 @@ import Testing
 @Suite struct `What cannot be enforced` {
   @Test func `quota and append-only are refused, not dropped`() {
     var options = ServeOptions()
-    #expect(options.refusal == nil)
+    #expect(options.refusalOfBorg2 == nil)
     options.appendOnly = true
-    #expect(options.refusal?.contains("--append-only") == true)
+    #expect(options.refusalOfBorg2?.contains("--append-only") == true)
     options = ServeOptions()
     options.storageQuota = 0
-    #expect(options.refusal == nil)
+    #expect(options.refusalOfBorg2 == nil)
     options.storageQuota = 10_000_000
-    #expect(options.refusal?.contains("--storage-quota") == true)
+    #expect(options.refusalOfBorg2?.contains("--storage-quota") == true)
   }
 }
 

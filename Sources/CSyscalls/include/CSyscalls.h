@@ -26,6 +26,12 @@ int borg_signal_descriptor(void);
 /// Reads one signal number from the descriptor, or -1.
 int borg_read_signal(int descriptor);
 
+/// Has SIGURG, which nobody else uses, interrupt system calls and do nothing else.
+void borg_prepare_waking(void);
+
+/// Sends a thread of this process SIGURG.
+void borg_wake_thread(unsigned long thread);
+
 /// syncfs(2).
 int borg_sync_file_system(int descriptor);
 

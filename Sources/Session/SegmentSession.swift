@@ -1,0 +1,187 @@
+public import BorgFormat
+public import Disk
+public import SegmentRepository
+import SystemPackage
+
+/// One connection's repository of Borg 1.x: opened or created within what is granted, by the original's rules and in
+/// their order.
+///
+/// One thread at a time; what ends it from another one is its `Cancellation`. A class because the connection's requests
+/// share it. Source: borg 1.4.5 `src/borg/remote.py` `RepositoryServer.open`, `repository.py` `Repository.create`.
+public final class SegmentSession {
+  /// What a client asks of `open`.
+  public struct OpenRequest: Sendable {
+    /// As the client spells it.
+    public var path: [UInt8]
+    public var creates = false
+    public var locking = SegmentRepository.Locking.upgradable
+    /// Nil: wait for ever.
+    public var lockWait: Duration?
+    public var appendOnly = false
+    public var makesParents = false
+
+    public init(path: [UInt8]) { self.path = path }
+  }
+
+  private let configuration: SessionConfiguration
+  private let policy: SegmentPolicy
+  private let identity: LockIdentity
+  private let reporter: any Reporter
+  private let cancellation: Cancellation
+  private var current: SegmentRepository?
+  /// Whether some `open` passed the restrictions.
+  public private(set) var hasOpened = false
+
+  public init(
+    configuration: SessionConfiguration, identity: LockIdentity, reporter: any Reporter,
+    cancellation: Cancellation
+  ) {
+    (self.configuration, self.identity) = (configuration, identity)
+    (self.reporter, self.cancellation) = (reporter, cancellation)
+    policy = SegmentPolicy(mode: configuration.permissions, appendOnly: configuration.appendOnly)
+  }
+
+  /// The open repository, as far as the client may use it. Throws `notOpen` if there is none.
+  public var repository: GrantedSegmentRepository {
+    get throws(ServeError) {
+      guard let current else { throw .notOpen }
+      return GrantedSegmentRepository(current, policy)
+    }
+  }
+
+  /// Opens a repository; one that is open is closed first, once the new one's path is admitted. Returns its id.
+  ///
+  /// Throws what the engine does, and `pathNotAllowed`, `permissionDenied`, `repositoryMissing`, `repositoryExists`,
+  /// `pathAlreadyExists`, `parentPathMissing`, `pathPermissionDenied`.
+  public func open(_ request: OpenRequest) throws(ServeError) -> [UInt8] {
+    let label = String(decoding: request.path, as: UTF8.self)
+    reporter.log(.debug, .serve, "Resolving repository path \(label.shortened)")
+    let location = try configuration.admit(ClientPath.expanded(request.path), label)
+    hasOpened = true
+    if let refusal = configuration.refusal { throw refusal }
+    if request.creates { try policy.require(.create, "creating a repository") }
+    try close()
+    if request.creates { try create(at: location, label, request) }
+    let root = try directory(at: location, label)
+    let repository = try SegmentRepository(
+      root: root, label: label, options: options(request), identity: identity, reporter: reporter,
+      cancellation: cancellation)
+    current = repository
+    return repository.id
+  }
+
+  private func options(_ request: OpenRequest) -> SegmentRepository.Options {
+    var options = SegmentRepository.Options()
+    options.locking = request.locking
+    options.lockWait = request.lockWait
+    // The connection that creates a repository does not escape the server's option.
+    options.appendOnly = request.appendOnly || policy.isAppendOnly
+    options.storageQuota = configuration.storageQuota
+    options.isReadOnly = configuration.permissions == .readOnly
+    return options
+  }
+
+  private func directory(at location: RepositoryLocation, _ label: String) throws(ServeError) -> Directory {
+    do {
+      return try location.open()
+    } catch {
+      switch error {
+      case .noSuchFileOrDirectory: throw .repositoryMissing(label)
+      case .notDirectory: throw .repositoryInvalid(label)
+      case .improperLink: throw .pathNotAllowed(label)
+      case .permissionDenied: throw .pathPermissionDenied(label)
+      default: throw .system(SystemFailure("open", label, error))
+      }
+    }
+  }
+
+  // MARK: Creating
+
+  private func create(at location: RepositoryLocation, _ label: String, _ request: OpenRequest)
+    throws(ServeError)
+  {
+    try requireRoom(at: location, label)
+    // A repository in a repository would escape the outer one's quota and might be taken for its segments.
+    var parent = location.path.parent
+    while let path = parent {
+      if let directory = try? path.open(), directory.isRepository { throw .repositoryExists(label) }
+      parent = path.parent
+    }
+    if !request.makesParents, let parent = location.path.parent {
+      do {
+        _ = try parent.open()
+      } catch .noSuchFileOrDirectory {
+        throw .parentPathMissing(label)
+      } catch {
+        // A parent that cannot be read may still take a directory.
+      }
+    }
+    var options = SegmentRepository.CreationOptions()
+    options.appendOnly = request.appendOnly
+    options.storageQuota = configuration.storageQuota
+    let isNew: Bool
+    do {
+      isNew = try location.create()
+    } catch {
+      switch error {
+      case .improperLink: throw .pathNotAllowed(label)
+      case .permissionDenied: throw .pathPermissionDenied(label)
+      case .notDirectory: throw .parentPathMissing(label)
+      default: throw .system(SystemFailure("create", label, error))
+      }
+    }
+    do {
+      try SegmentRepository.create(in: try directory(at: location, label), label: label, options)
+    } catch {
+      // It is empty, unless somebody else was faster.
+      if isNew { try? location.remove() }
+      throw error
+    }
+  }
+
+  /// Throws unless there is nothing at the place, or an empty directory.
+  private func requireRoom(at location: RepositoryLocation, _ label: String) throws(ServeError) {
+    let (isRepository, isEmpty): (Bool, Bool)
+    do {
+      let directory = try location.open()
+      (isRepository, isEmpty) = (directory.isRepository, try directory.entries().isEmpty)
+    } catch {
+      switch error {
+      case .noSuchFileOrDirectory: return
+      case .notDirectory: throw .pathAlreadyExists(label)
+      case .improperLink: throw .pathNotAllowed(label)
+      case .permissionDenied: throw .pathPermissionDenied(label)
+      default: throw .system(SystemFailure("open", label, error))
+      }
+    }
+    guard !isRepository else { throw .repositoryExists(label) }
+    guard isEmpty else { throw .pathAlreadyExists(label) }
+  }
+
+  // MARK: The end
+
+  /// Closes the repository, if one is open: what was written is durable, the lock released.
+  public func close() throws(ServeError) {
+    defer { current = nil }
+    try current?.close()
+  }
+
+  /// Removes the open repository; another may be opened then.
+  public func destroy() throws(ServeError) {
+    guard let repository = current else { throw .notOpen }
+    try policy.require(.destroy, "destroying the repository")
+    try repository.destroy()
+    current = nil
+  }
+}
+
+extension Directory {
+  /// Whether a README says that this is a repository. Source: borg 1.4.5 `Repository.is_repository`.
+  fileprivate var isRepository: Bool {
+    guard let readme = try? file("README"), let start = try? readme.read(at: 0, count: 100) else {
+      return false
+    }
+    let text = String(decoding: start, as: UTF8.self)
+    return ["Borg Backup repository", "Borg repository"].contains { text.contains($0) }
+  }
+}
