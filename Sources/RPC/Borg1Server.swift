@@ -142,7 +142,7 @@ struct Borg1Server {
     let object = try repository.locate(id)
     output.beginAnswer(call.request.form, call.block[call.request.id])
     output.rawHead(length: object.size)
-    try repository.read(object, id, into: &output.bytes)
+    try repository.read(object, into: &output.bytes)
   }
 
   private mutating func list(_ call: Borg1Call, inLogOrder: Bool) throws(ServeError) {

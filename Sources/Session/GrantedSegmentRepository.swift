@@ -37,10 +37,8 @@ public struct GrantedSegmentRepository {
   }
 
   /// Reads what was located last; see `SegmentRepository.read`.
-  public func read(_ object: SegmentRepository.LocatedObject, _ id: ObjectID, into output: inout [UInt8])
-    throws(ServeError)
-  {
-    try repository.read(object, id, into: &output)
+  public func read(_ object: SegmentRepository.LocatedObject, into output: inout [UInt8]) throws(ServeError) {
+    try repository.read(object, into: &output)
   }
 
   public func list(limit: Int?, after marker: ObjectID?) throws(ServeError) -> [ObjectID] {

@@ -78,6 +78,7 @@ public final class SegmentSession {
     options.appendOnly = request.appendOnly || policy.isAppendOnly
     options.storageQuota = configuration.storageQuota
     options.isReadOnly = configuration.permissions == .readOnly
+    options.isNew = request.creates
     return options
   }
 
