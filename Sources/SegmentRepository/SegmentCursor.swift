@@ -1,5 +1,6 @@
 import BorgFormat
 import Disk
+import SystemPackage
 
 /// One entry of a segment.
 struct SegmentEntry {
@@ -41,7 +42,13 @@ struct SegmentCursor {
   /// Begins at an entry's offset; at 0 the magic is checked first.
   init(_ file: OpenFile, segment: UInt32, from offset: Int = 0, _ depth: Depth) throws(ServeError) {
     (self.file, self.segment, self.depth, self.offset) = (file, segment, depth, offset)
-    window = [UInt8](repeating: 0, count: depth == .everything ? Self.fullWindow : Self.headerWindow)
+    let size = try ServeError.doing("look at", "segment \(segment)") { () throws(Errno) in try file.size() }
+    // Not larger than what is to be read: many segments hold a commit and nothing else.
+    window = [UInt8](
+      repeating: 0,
+      count: min(
+        depth == .everything ? Self.fullWindow : Self.headerWindow,
+        max(size - offset, SegmentFormat.keyedHeaderSize)))
     guard offset == 0 else { return }
     let length = try load(at: 0, SegmentFormat.magic.count)
     guard length >= SegmentFormat.magic.count,
@@ -112,6 +119,7 @@ struct SegmentCursor {
     let end = windowStart + windowLength
     if start >= windowStart && start + count <= end { return count }
     if window.count < count { window += [UInt8](repeating: 0, count: count - window.count) }
+    (windowStart, windowLength) = (start, 0)
     do {
       // What the window holds of it is read again: a window is a few entries long, and the kernel has it at hand.
       windowLength = try file.read(at: start, into: &window, count: window.count)

@@ -83,7 +83,9 @@ final class SegmentLock {
   /// Throws as `acquireShared`; then the lock is still shared.
   func upgrade(wait: Duration?) throws(ServeError) {
     switch mode {
-    case .exclusive: return
+    case .exclusive:
+      // Somebody broke it: what it protected may have changed since.
+      guard holdsExclusive else { throw .notLocked("\(label)/\(LockDirectory.name)") }
     case .none: throw .notLocked("\(label)/lock")
     case .shared: try becomeExclusive(wait)
     }

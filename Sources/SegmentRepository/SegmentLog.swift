@@ -44,6 +44,15 @@ final class SegmentLog {
     return found.sorted()
   }
 
+  /// Shows the segments from a number on, ascending, for as long as `goesOn` says so: one directory is read at a time.
+  func forEachSegment(from first: UInt32, _ goesOn: (UInt32) throws(ServeError) -> Bool) throws(ServeError) {
+    for directory in try directories() where directory >= first / segmentsPerDirectory {
+      for segment in try segments(in: directory).sorted() where segment >= first {
+        guard try goesOn(segment) else { return }
+      }
+    }
+  }
+
   /// The highest number of a segment file.
   func latestSegment() throws(ServeError) -> UInt32? {
     for directory in try directories().reversed() {
@@ -74,7 +83,7 @@ final class SegmentLog {
   }
 
   /// A decimal number without decoration, as segments and their directories are named.
-  private static func number(_ name: String) -> UInt32? {
+  static func number(_ name: String) -> UInt32? {
     guard !name.isEmpty, name.utf8.allSatisfy({ (0x30...0x39).contains($0) }), let number = UInt32(name),
       number <= SegmentFormat.largestSegment, String(number) == name
     else { return nil }
@@ -196,12 +205,19 @@ final class SegmentLog {
   func appendIntermediateCommit() throws(ServeError) -> UInt32 {
     let output = try currentOutput()
     let committed = segment
-    try output.flush()
-    try output.sync()
-    try sync()
-    try output.appendCommit()
-    try finishSegment()
-    try sync()
+    do {
+      try output.flush()
+      try output.sync()
+      try sync()
+      try output.appendCommit()
+      try finishSegment()
+      try sync()
+    } catch {
+      // What it holds is where it was before, too, as nothing is removed without a commit.
+      discardOutput()
+      _ = try? root.remove(name(of: committed))
+      throw error
+    }
     return committed
   }
 
@@ -273,7 +289,7 @@ final class SegmentLog {
       try remove(segment)
       count += 1
     }
-    segment = last.map { $0 + 1 } ?? 0
+    segment = last.map { $0 &+ 1 } ?? 0
     return count
   }
 

@@ -15,7 +15,8 @@ extension SegmentRepository {
     guard !isActive else { throw .assertion("check in an open transaction") }
     let isPartial = request.maxDuration.map { $0 > .zero } ?? false
     guard !(request.repairs && isPartial) else { throw .assertion("a partial check cannot repair") }
-    try requireExclusiveLock()
+    // Without a lock, only looking is safe.
+    if lock != nil || request.repairs { try requireExclusiveForWriting() }
     defer { forget() }
     var run = CheckRun(repository: self, request: request, isPartial: isPartial)
     return try run.run()
@@ -214,9 +215,14 @@ private struct CheckRun {
     guard try differs(from: committed) else { return }
     var failure: ServeError?
     var lines: [String] = []
+    var more = 0
     let rebuilt = index
     func compare(_ id: ObjectID, _ new: EntryLocation?, _ old: EntryLocation?) {
       guard new != old else { return }
+      guard lines.count < Self.mostLines else {
+        more += 1
+        return
+      }
       lines.append(
         "ID: \(id.hex) rebuilt index: \(Self.padded(new)) committed index: \(Self.padded(old))")
     }
@@ -234,7 +240,11 @@ private struct CheckRun {
     }
     if let failure { throw failure }
     for line in lines { report(line) }
+    if more > 0 { report("... and \(more) objects more.") }
   }
+
+  /// Objects that are named one by one when they are not where the index has them.
+  private static let mostLines = 100_000
 
   /// Whether anything differs, found without a look-up on disk for each object.
   private func differs(from committed: SegmentIndex) throws(ServeError) -> Bool {

@@ -17,7 +17,7 @@ extension SegmentRepository {
       operation: nextOperation(),
       reporter: reporter, "Compacting segments", digits: 0)
     reporter.log(
-      .debug, .repository, "Compaction started (threshold is \(Int(threshold * 100))%).")
+      .debug, .repository, "Compaction started (threshold is \(Int(min(max(threshold, 0), 1) * 100))%).")
     for (segment, free) in hints.compact.sorted(by: { $0.key < $1.key }) {
       // The commit is durable, so whoever ended the session has lost nothing if the rest waits.
       guard !cancellation.isCancelled else { break }
@@ -63,6 +63,8 @@ private struct Compaction {
       repository.reporter.log(
         .warning, .repository,
         "segment \(segment) is damaged and was not compacted: \(text). Run \"borg check\".")
+      // Not tried again with every commit. A check that repairs it finds out how much can be freed.
+      repository.hints?.compact[segment] = 0
       return
     }
     let count = repository.hints?.segments[segment] ?? 0
@@ -76,7 +78,7 @@ private struct Compaction {
   private mutating func move(_ segment: UInt32) throws(ServeError) {
     repository.hints?.segments[segment, default: 0] += 0
     // What is gone with the segment, if it goes.
-    var superseded: [ObjectID] = []
+    var superseded: [ObjectID: Int] = [:]
     var supersededBytes = 0
     var dropped: [ObjectID] = []
     var moved: [(id: ObjectID, size: Int)] = []
@@ -87,11 +89,12 @@ private struct Compaction {
         case .put:
           let here = EntryLocation(segment: segment, offset: UInt32(truncatingIfNeeded: entry.offset))
           guard try repository.index?.location(of: entry.id) == here else {
-            superseded.append(entry.id)
+            superseded[entry.id, default: 0] += 1
             supersededBytes += entry.size
             continue
           }
           try makeRoom(for: entry.id)
+          hasWritten = true
           let location = try log.appendPut(entry.id, cursor.bytes, cursor.data(of: entry))
           repository.index?.set(entry.id, to: location, isNew: false)
           repository.hints?.segments[location.segment, default: 0] += 1
@@ -104,6 +107,7 @@ private struct Compaction {
             continue
           }
           try makeRoom(for: entry.id)
+          hasWritten = true
           let target = try log.appendDelete(entry.id)
           repository.hints?.compact[target, default: 0] += SegmentFormat.keyedHeaderSize
           repository.hints?.segments[target, default: 0] += 0
@@ -113,13 +117,12 @@ private struct Compaction {
     } catch {
       for (id, size) in moved {
         repository.hints?.shadowIndex[id, default: []].append(segment)
-        repository.hints?.compact[segment, default: 0] += size
         repository.hints?.storageQuotaUse += size
       }
       throw error
     }
     repository.hints?.storageQuotaUse -= supersededBytes
-    for id in superseded { repository.hints?.forgetShadow(of: id, in: segment) }
+    for (id, count) in superseded { repository.hints?.forgetShadows(of: id, in: segment, count) }
     for id in dropped where repository.hints?.shadowIndex[id]?.isEmpty == true {
       repository.hints?.shadowIndex[id] = nil
     }
@@ -141,13 +144,15 @@ private struct Compaction {
 
   /// Commits what was moved, unless nothing was; returns that commit's segment.
   mutating func finish() throws(ServeError) -> UInt32? {
-    guard !unused.isEmpty || hasCompleted else { return nil }
+    guard !unused.isEmpty || hasWritten || hasCompleted else { return nil }
     let last = try log.appendCommit()
     try complete(last)
     return last
   }
 
   private var hasCompleted = false
+  /// Whether something is current that is not committed where it is now.
+  private var hasWritten = false
 
   /// What was moved is durable under this commit: the old segments go.
   private mutating func complete(_ commit: UInt32) throws(ServeError) {
@@ -171,10 +176,13 @@ private struct Compaction {
 }
 
 extension Hints {
-  /// A superseded entry goes with its segment. An empty list stays: it says that all older entries are known.
-  fileprivate mutating func forgetShadow(of id: ObjectID, in segment: UInt32) {
-    guard var shadows = shadowIndex[id], let position = shadows.firstIndex(of: segment) else { return }
-    shadows.remove(at: position)
-    shadowIndex[id] = shadows
+  /// So many superseded entries go with their segment. An empty list stays: it says that all older entries are known.
+  fileprivate mutating func forgetShadows(of id: ObjectID, in segment: UInt32, _ count: Int) {
+    var left = count
+    shadowIndex[id]?.removeAll { shadow in
+      guard left > 0, shadow == segment else { return false }
+      left -= 1
+      return true
+    }
   }
 }

@@ -16,6 +16,7 @@ extension SegmentRepository {
   /// Throws `checkNeeded` if an index is there and no commit at all.
   func settle() throws(ServeError) {
     guard index == nil else { return }
+    try requirePresence()
     let (stored, committed) = (try storedTransaction(), try log.lastCommittedSegment())
     guard let committed else {
       guard stored == nil else {
@@ -36,7 +37,8 @@ extension SegmentRepository {
     }
     let base = stored.flatMap { $0 < committed ? $0 : nil }
     try replay(from: base, to: committed)
-    if try storeReplayed(committed) { try settle() }
+    // Looked up in its file from now on, if that reads back.
+    if try storeReplayed(committed), let index = openIndex(committed) { (self.index, hints) = (index, nil) }
   }
 
   /// The transaction of the newest index that is not empty.
@@ -44,7 +46,8 @@ extension SegmentRepository {
     try ServeError.doing("list", "the repository") { () throws(Errno) in
       var newest: UInt32?
       for name in try root.entries() where name.hasPrefix("index.") {
-        guard let number = UInt32(name.dropFirst("index.".count)), newest.map({ number > $0 }) ?? true,
+        guard let number = SegmentLog.number(String(name.dropFirst("index.".count))),
+          newest.map({ number > $0 }) ?? true,
           try (root.status(name)?.size ?? 0) > 0
         else { continue }
         newest = number
@@ -270,7 +273,6 @@ extension SegmentRepository {
       reporter.log(.warning, .repository, "The recovered index cannot be stored: \(error)")
       return false
     }
-    (self.index, self.hints) = (nil, nil)
     return true
   }
 }

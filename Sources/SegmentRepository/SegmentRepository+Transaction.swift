@@ -9,6 +9,7 @@ extension SegmentRepository {
   func begin() throws(ServeError) {
     if let doom { throw doom }
     guard !isActive else { return }
+    try requirePresence()
     try requireExclusiveForWriting()
     try settle()
     guard let index else { return }
@@ -25,9 +26,11 @@ extension SegmentRepository {
     isActive = true
   }
 
-  /// The exclusive lock, where there are locks: upgraded for clients that do not know the difference.
-  private func requireExclusiveForWriting() throws(ServeError) {
-    guard let lock, !lock.holdsExclusive else { return }
+  /// The exclusive lock: upgraded for clients that do not know the difference, and taken, as nothing else would keep
+  /// other sessions' segments safe, for those that wanted none.
+  func requireExclusiveForWriting() throws(ServeError) {
+    guard let lock else { return try lockForWriting() }
+    guard !lock.holdsExclusive else { return }
     guard options.locking == .upgradable else {
       throw .assertion("bug in code, exclusive lock should exist here")
     }
@@ -56,7 +59,7 @@ extension SegmentRepository {
     let traces = try ServeError.doing("list", "the repository") { () throws(Errno) in
       try root.entries().filter(Self.isAuxiliary)
     }
-    guard isContiguous, traces.isEmpty else { throw .checkNeeded(label) }
+    guard segments.isEmpty || isContiguous && traces.isEmpty else { throw .checkNeeded(label) }
     let count = try log.removeSegments(after: nil)
     reporter.log(.debug, .repository, "Cleaned up \(count) uncommitted segment files (== everything).")
   }
@@ -84,7 +87,8 @@ extension SegmentRepository {
     if let quota {
       let use = (hints?.storageQuotaUse ?? 0) + size
       guard use <= quota else {
-        let exceeded = ServeError.storageQuotaExceeded(quota: UInt64(quota), use: UInt64(use))
+        let exceeded = ServeError.storageQuotaExceeded(
+          quota: UInt64(clamping: quota), use: UInt64(clamping: use))
         doom = exceeded
         throw exceeded
       }
@@ -152,6 +156,7 @@ extension SegmentRepository {
     }
     guard isActive else { return }
     guard lock?.holdsExclusive ?? true else {
+      log.abandon()
       forget()
       throw .assertion("bug in code, exclusive lock should exist here")
     }
@@ -169,13 +174,15 @@ extension SegmentRepository {
     do {
       if request.compact && !isAppendOnly {
         if request.cleanupCommits { try noteCommitSegments() }
-        if let compacted = try compact(threshold: request.threshold) { last = compacted }
+        let threshold = request.threshold.isFinite ? request.threshold : CommitRequest().threshold
+        if let compacted = try compact(threshold: threshold) { last = compacted }
       }
       if let index, let hints { try storeIndex(index, hints, last) }
     } catch {
       reporter.log(
         .warning, .repository,
         "The transaction is committed, but what follows it failed and is left for the next one: \(error)")
+      log.abandon()
     }
     forget()
   }
@@ -186,6 +193,8 @@ extension SegmentRepository {
     let wasFirst = committed == nil
     log.abandon()
     forget()
+    // Without the lock they may be somebody else's by now.
+    guard let lock, lock.holdsExclusive else { return }
     if wasFirst {
       try removeAbortedFirst()
     } else {
@@ -234,7 +243,7 @@ extension SegmentRepository {
     reporter.log(
       .debug, .repository, "check_free_space: required bytes \(required), free bytes \(available)")
     guard available < UInt64(clamping: required) else { return }
-    if options.isNew {
+    if options.isNew, transactionID == nil {
       reporter.log(.error, .repository, "Not enough free space to initialize repository at this location.")
       try removeAll()
     } else {

@@ -75,6 +75,10 @@ public final class SegmentRepository {
   /// The lock that is held, unless there is to be none.
   private(set) var lock: SegmentLock?
   let log: SegmentLog
+  /// Bytes that all PUT entries may take together; nil for no limit.
+  let quota: Int?
+  /// Whether it was removed through this session.
+  private var isGone = false
 
   /// Where everything is, from the first call that needs it until the state is forgotten.
   var index: SegmentIndex?
@@ -101,12 +105,6 @@ public final class SegmentRepository {
   /// Whether nothing is ever removed: no compaction, no repair, no end.
   public var isAppendOnly: Bool { options.appendOnly || config.appendOnly }
 
-  /// Bytes that all PUT entries may take together; nil for no limit.
-  var quota: Int? {
-    let quota = options.storageQuota.map { Int(clamping: $0) } ?? config.storageQuota
-    return quota == 0 ? nil : quota
-  }
-
   /// Opens the repository in `root`. `label` is its path as the client spells it, for messages.
   ///
   /// Throws `repositoryInvalid`, `repositoryConfigInvalid`, `repositoryAttic`, `lockTimeout`, `lockFailed`, `cancelled`;
@@ -121,9 +119,6 @@ public final class SegmentRepository {
     nonceFile = NonceFile(root: root, label: label, reporter: reporter)
     // Looked at before anything is locked: in what is no repository nothing is to be left, not even for a moment.
     config = try configFile.load()
-    log = SegmentLog(
-      root: root, segmentsPerDirectory: UInt32(clamping: max(1, config.segmentsPerDirectory)),
-      limit: config.maxSegmentSize)
     locks = SegmentLock(
       root: root, label: label, identity: identity, reporter: reporter, cancellation: cancellation)
     switch options.locking {
@@ -138,6 +133,11 @@ public final class SegmentRepository {
     do {
       // Somebody may have changed it while the lock was waited for.
       if lock != nil { config = try configFile.load() }
+      log = SegmentLog(
+        root: root, segmentsPerDirectory: UInt32(clamping: max(1, config.segmentsPerDirectory)),
+        limit: config.maxSegmentSize)
+      let quota = options.storageQuota.map { Int(clamping: $0) } ?? config.storageQuota
+      self.quota = quota == 0 ? nil : quota
       try refuseAttic()
     } catch {
       try? lock?.release()
@@ -178,9 +178,26 @@ public final class SegmentRepository {
   func removeAll() throws(ServeError) {
     forget()
     log.abandon()
-    try lock?.release()
+    isGone = true
+    let removed = Result { () throws(ServeError) in try Self.removeTree(of: root, label: label) }
+    // Its files went with the rest.
+    try? lock?.release()
     lock = nil
-    try Self.removeTree(of: root, label: label)
+    try removed.get()
+  }
+
+  /// Throws if the repository was removed through this session.
+  func requirePresence() throws(ServeError) {
+    if isGone { throw .notOpen }
+  }
+
+  /// Takes the exclusive lock for a session that was opened without any.
+  func lockForWriting() throws(ServeError) {
+    try locks.acquireExclusive(wait: options.lockWait)
+    lock = locks
+    // Nothing has kept others from writing since it was looked at.
+    forget()
+    config = try configFile.load()
   }
 
   // MARK: State
@@ -202,6 +219,7 @@ public final class SegmentRepository {
 
   /// Throws the original's assertion unless nobody else can be at work here.
   func requireExclusiveLock() throws(ServeError) {
+    try requirePresence()
     guard let lock, !lock.holdsExclusive else { return }
     throw .assertion("bug in code, exclusive lock should exist here")
   }
@@ -292,11 +310,9 @@ public final class SegmentRepository {
     }
   }
 
-  /// The next ids in the index's order, those behind `marker` if there is one; nil: all, up to `Limits.listPage`. Throws
-  /// `markerUnknown`.
+  /// The next ids in the index's order, those behind `marker` if there is one; nil: all. Throws `markerUnknown`.
   public func list(limit: Int?, after marker: ObjectID?) throws(ServeError) -> [ObjectID] {
-    let most = min(limit ?? Limits.listPage, Limits.listPage)
-    guard let page = try settledIndex().page(after: marker, limit: most) else {
+    guard let page = try settledIndex().page(after: marker, limit: limit ?? .max) else {
       throw .markerUnknown("marker not found")
     }
     return page
@@ -306,7 +322,7 @@ public final class SegmentRepository {
   ///
   /// Data is not verified. A segment whose entries cannot be told apart any more ends where that begins.
   public func scan(limit: Int?, after marker: ObjectID?) throws(ServeError) -> [ObjectID] {
-    let most = min(limit ?? Limits.listPage, Limits.listPage)
+    let most = limit ?? .max
     let index = try settledIndex()
     var start = EntryLocation(segment: 0, offset: 0)
     if let marker {
@@ -314,10 +330,10 @@ public final class SegmentRepository {
       start = location
     }
     var ids: [ObjectID] = []
-    for segment in try log.segments() where segment >= start.segment {
+    try log.forEachSegment(from: start.segment) { (segment) throws(ServeError) in
       try stopIfCancelled()
       let isFirst = marker != nil && segment == start.segment
-      do {
+      do throws(ServeError) {
         var cursor = try log.cursor(segment, from: isFirst ? Int(start.offset) : 0, .headers)
         if isFirst { _ = try cursor.next() }
         while let entry = try cursor.next() {
@@ -326,11 +342,12 @@ public final class SegmentRepository {
               == EntryLocation(segment: segment, offset: UInt32(truncatingIfNeeded: entry.offset))
           else { continue }
           ids.append(entry.id)
-          if ids.count == most { return ids }
+          if ids.count == most { return false }
         }
       } catch .integrity {
-        continue
+        // Where its entries can be told apart no more.
       }
+      return true
     }
     return ids
   }
@@ -340,6 +357,7 @@ public final class SegmentRepository {
   /// Stores the key in the config. Throws `argumentValue` for what is not UTF-8.
   public func saveKey(_ key: [UInt8]) throws(ServeError) {
     try requireWritable("storing the key")
+    try requirePresence()
     var changed = config
     do {
       try changed.setKey(key)
