@@ -87,7 +87,9 @@ let package = Package(
       swiftSettings: settings),
     .testTarget(
       name: "RPCTests",
-      dependencies: ["BorgFormat", "Disk", "ObjectRepository", "RPC", "Session", "TestKit", system],
+      dependencies: [
+        "BorgFormat", "Disk", "ObjectRepository", "RPC", "SegmentRepository", "Session", "TestKit", system,
+      ],
       swiftSettings: settings),
     .testTarget(
       name: "SocketServerTests",

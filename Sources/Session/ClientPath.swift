@@ -18,7 +18,7 @@ enum ClientPath {
     let below = rest.dropFirst(1 + name.count)
     let home = name.isEmpty ? baseDirectory(environment) : Host.homeDirectory(of: Array(name))
     guard let home else { return Array(rest) }
-    return home + [slash] + below
+    return home + below
   }
 
   private static func baseDirectory(_ environment: (String) -> [UInt8]?) -> [UInt8]? {
