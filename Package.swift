@@ -25,7 +25,9 @@ let package = Package(
     .package(url: "https://github.com/apple/swift-collections", exact: "1.6.0"),
   ],
   targets: [
-    .target(name: "BorgFormat", swiftSettings: settings),
+    // No pkgConfig: what it gives links the shared library; the module map names the archive.
+    .systemLibrary(name: "CDeflate", providers: [.apt(["libdeflate-dev"])]),
+    .target(name: "BorgFormat", dependencies: ["CDeflate"], swiftSettings: settings),
     .target(name: "CSyscalls"),
     .target(name: "Disk", dependencies: ["BorgFormat", "CSyscalls", system], swiftSettings: settings),
     .target(
@@ -60,6 +62,8 @@ let package = Package(
       path: "Tests/DiskSimulation",
       swiftSettings: settings),
     .testTarget(name: "BorgFormatTests", dependencies: ["BorgFormat", "TestKit"], swiftSettings: settings),
+    .testTarget(
+      name: "SegmentFormatTests", dependencies: ["BorgFormat", "TestKit"], swiftSettings: settings),
     .testTarget(
       name: "ServeCommandTests", dependencies: ["BorgFormat", "ServeCommand", "TestKit", system],
       swiftSettings: settings),

@@ -82,4 +82,10 @@ public enum Limits {
 
   /// Largest lock object that is looked at; real ones have about 120 bytes.
   public static let lockRecord = 64 * 1024
+
+  /// Largest `lock.roster` of a Borg 1 repository that is looked at: 1 MiB, some 20,000 holders.
+  public static let lockRoster = 1024 * 1024
+
+  /// Largest `config` of a Borg 1 repository: 1 MiB; one with a key has about 1,000 bytes.
+  public static let repositoryConfig = 1024 * 1024
 }

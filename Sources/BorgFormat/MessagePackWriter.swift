@@ -61,6 +61,29 @@ public struct MessagePackWriter: Sendable {
     }
   }
 
+  // MARK: The old raw family
+
+  /// A string as clients before Borg 1.4 understand it: neither str8 nor the binary types.
+  public mutating func rawString(_ text: String) {
+    rawHeader(count: text.utf8.count)
+    bytes.append(contentsOf: text.utf8)
+  }
+
+  /// A part of an array as `rawString` writes strings; the family does not tell them from bytes.
+  public mutating func rawBytes(_ value: [UInt8], _ range: Range<Int>) {
+    rawHeader(count: range.count)
+    bytes.append(contentsOf: value[range])
+  }
+
+  /// The head alone, for a payload of `count` bytes (at most 2³²−1) that the caller sends behind it.
+  public mutating func rawHeader(count: Int) {
+    switch count {
+    case 0...31: bytes.append(0xa0 | UInt8(count))
+    case 0...0xffff: tagged(0xda, UInt64(count), width: 2)
+    default: tagged(0xdb, UInt64(count), width: 4)
+    }
+  }
+
   public mutating func array(count: Int) {
     switch count {
     case 0...15: bytes.append(0x90 | UInt8(count))
