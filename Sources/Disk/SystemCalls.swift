@@ -379,7 +379,7 @@ extension FileStatus {
       }
     self.init(
       kind: kind, size: Int(status.st_size), modified: Int64(status.st_mtim.tv_sec),
-      inode: UInt64(status.st_ino), device: UInt64(status.st_dev))
+      inode: UInt64(status.st_ino), device: UInt64(status.st_dev), links: Int(status.st_nlink))
   }
 }
 
