@@ -61,7 +61,8 @@ final class SegmentLock {
     }
     let repository = try place().repository
     let token = identity.sessions.addReader(repository)
-    guard isEntered() else {
+    // Not if it merely cannot be seen: our entry is in the roster.
+    if (try? place().files.isOurs()) == false {
       // Somebody broke it in this moment, and the roster with it.
       identity.sessions.removeReader(token, repository)
       leave()
