@@ -20,6 +20,8 @@ scenarios = bed.Scenarios()
 PARTY = """
 import os, sys
 from borg import locking
+from borg.logger import setup_logging
+setup_logging()
 path = sys.argv[1]
 lock = None
 for line in sys.stdin:

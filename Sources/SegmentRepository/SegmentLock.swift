@@ -170,6 +170,10 @@ final class SegmentLock {
     identity.sessions.removeReader(token, repository)
     // Other sessions of this process need the entry.
     guard identity.sessions.readers(repository) == 0 else { return }
+    // Somebody broke it, and has the lock for as long as he likes.
+    if let roster = try? readRoster(), !roster.exclusive.isEmpty, !roster.shared.contains(files.holder) {
+      return
+    }
     try enter(LockWait(Self.releaseWait, nil))
     defer { leave() }
     guard identity.sessions.readers(repository) == 0 else { return }
