@@ -1025,7 +1025,7 @@ def quota_own():
     yield put(0)
     yield commit()
     yield LOOK
-    yield put(2, b"y" * 600)
+    yield put(2, b"y" * 200000)
     yield commit()
     yield call("__len__")
     yield opening()  # which closes what is being written

@@ -15,6 +15,7 @@ Not covered: `mount`, which needs FUSE and llfuse or pyfuse3 in the client; `deb
 do not talk to a server.
 """
 
+import functools
 import random
 import re
 import shutil
@@ -278,7 +279,7 @@ class Borg1(Run):
     def everything(self):
         """All commands in an order in which each has something to do."""
         source = self.place / "source"
-        for encryption in ENCRYPTION_1:
+        for encryption in ENCRYPTION_1 if len(self.versions) == 1 else self.rng.sample(ENCRYPTION_1, 2):
             yield f"init -e {encryption}, create, extract, delete"
             self.mode(encryption)
         encryption = self.rng.choice(["repokey", "repokey-blake2"])
@@ -446,15 +447,20 @@ def play(run):
 def main():
     parser = bed.parser(__doc__, limit=2400)
     parser.add_argument("runs", nargs="*", default=RUNS, metavar="CLIENT/TRANSPORT", help=f"of {' '.join(RUNS)} (default: all)")
+    parser.add_argument("-j", "--jobs", type=int, default=1, help="runs beside each other (%(default)s)")
     options = bed.parse(parser)
     for run in options.runs:
         if not re.fullmatch(r"(1[0-9.]+(\+1[0-9.]+)*|2[0-9b.]+(\+2[0-9b.]+)*)/(pipes|ssh)", run):
             bed.die(f"not a run: {run}")
     report = bed.Report()
-    for name in options.runs:
+
+    def whole(name):
         run = (Borg1 if name.startswith("1.") else Borg2)(name, options, report)
         play(run)
         run.place.close()
+
+    # A client and its server wait for each other: one run keeps one core busy.
+    bed.run_beside_each_other([functools.partial(whole, name) for name in options.runs], threads=options.jobs)
     report.skip("mount", "FUSE is no part of this bed, and the clients are built without it")
     return report.finish()
 
