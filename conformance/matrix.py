@@ -419,7 +419,7 @@ class Borg1(Run):
         thing.write_bytes(b"one object")
         identity = "77" * 32
         put = ["debug", "put-obj", self.url(self.repository)]
-        if version.startswith("1.4"):
+        if not version.startswith("1.1"):
             self.borg(*put, identity, str(thing), version=version)
         else:  # the id is a hash that the client computes
             identity = re.search(r"[0-9a-f]{64}", self.borg(*put, str(thing), version=version))[0]
