@@ -6,6 +6,7 @@ Only the standard library; the servers' wire format needs the msgpack package, w
 
 import argparse
 import atexit
+import collections
 import fcntl
 import hashlib
 import os
@@ -22,6 +23,7 @@ import struct
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from pathlib import Path
 
@@ -119,6 +121,30 @@ class Scenarios(dict):
             if name not in self:
                 die(f"no such scenario: {name}")
         return [self[name] for name in options.scenarios or self]
+
+
+def run_beside_each_other(actions, threads):
+    """Runs all of them; the first exception ends the program, as does a signal, without waiting for the others."""
+    waiting, failures, lock = collections.deque(actions), [], threading.Lock()
+
+    def work():
+        try:
+            while not failures:
+                with lock:
+                    action = waiting.popleft() if waiting else None
+                if not action:
+                    break
+                action()
+        except BaseException as error:
+            failures.append(error)
+
+    workers = [threading.Thread(target=work, daemon=True) for _ in range(threads)]
+    for worker in workers:
+        worker.start()
+    while any(worker.is_alive() for worker in workers) and not failures:
+        time.sleep(0.05)
+    if failures:
+        raise failures[0]
 
 
 class closing:

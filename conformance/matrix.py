@@ -1,6 +1,8 @@
 #!/usr/bin/env python3
 """Every command of stock clients, each served at random by our server or by the original's, on one repository.
 
+With clients of Borg 1.x the commands are those of 1.x, else those of Borg 2.
+
 A run is CLIENT/TRANSPORT. The transports: `pipes`, BORG_RSH being a command that becomes the server at once, and `ssh`,
 a real sshd on loopback with one user key for each server whose forced command it is. The clients: one version, or
 several joined by `+`, of which each command is run by one at random. The original server is the client's own version's,
@@ -9,9 +11,11 @@ because 2.0.0b21 clients do not understand the older servers' answers for missin
 Proved: each command succeeds and prints what it should, whoever served those before it; restored folders are what was
 backed up; afterwards no lock and no unfinished file is left, and the original's `check --verify-data` finds no fault.
 
-Not covered: `mount`, which needs FUSE and llfuse or pyfuse3 in the client.
+Not covered: `mount`, which needs FUSE and llfuse or pyfuse3 in the client; `debug dump-hints` of 1.x and `config`, which
+do not talk to a server.
 """
 
+import functools
 import random
 import re
 import shutil
@@ -21,12 +25,16 @@ sys.dont_write_bytecode = True
 import bed
 
 RUNS = [f"{clients}/{transport}" for transport in ("pipes", "ssh")
-        for clients in ("2.0.0b16", "2.0.0b18", "2.0.0b21", "2.0.0b18+2.0.0b21")]
+        for clients in ("1.1.18", "1.2.9", "1.4.5", "1.1.18+1.4.5", "1.1.18+1.2.9+1.4.5",
+                        "2.0.0b16", "2.0.0b18", "2.0.0b21", "2.0.0b18+2.0.0b21")]
 ENCRYPTION = ["repokey-aes-ocb", "repokey-chacha20-poly1305", "repokey-blake2-aes-ocb", "repokey-blake2-chacha20-poly1305"]
 
 
+ENCRYPTION_1 = ["none", "authenticated", "authenticated-blake2", "repokey", "repokey-blake2", "keyfile", "keyfile-blake2"]
+
+
 class Run:
-    """One repository and everything that is done with it."""
+    """One repository and everything that is done with it; `everything` is what a subclass does."""
 
     def __init__(self, name, options, report):
         self.name, self.report = name, report
@@ -42,11 +50,11 @@ class Run:
         if self.transport == "ssh":
             self.sshd = bed.SSHD(self.place, {key: f"{command} serve --restrict-to-path {repositories}" for key, command in commands.items()})
             self.rsh = {key: self.sshd.rsh(key) for key in commands}
-            self.url = self.sshd.url
+            self.host = self.sshd.address
         else:
             pipes = {key: bed.Pipes(self.place, key, command, "--restrict-to-path", str(repositories)) for key, command in commands.items()}
             self.rsh = {key: pipe.rsh for key, pipe in pipes.items()}
-            self.url = pipes["ours"].url
+            self.host = "test"
         self.repository = repositories / "repository"
         for version in self.versions:
             self.clients[version] = bed.Client(version, self.place, home=f"home-{version}", repository=self.url(self.repository))
@@ -82,6 +90,31 @@ class Run:
         (self.tree / "large/text").write_bytes((self.tree / "large/text").read_bytes() + b"one more line\n")
         victim = next(path for path in sorted((self.tree / "small").rglob("*")) if path.is_file())
         victim.unlink()
+
+    def lacks(self, command, versions):
+        """Whether no client of this run has the command; counted as skipped then."""
+        able = [version for version in self.versions if version not in versions]
+        if not able:
+            self.report.skip(f"{self.name}: {command}", "this client does not have it, or it is broken in it with whatever server")
+        return not able
+
+    def able(self, versions):
+        """One of the clients that are none of these."""
+        return self.rng.choice([version for version in self.versions if version not in versions])
+
+    def nothing_left(self, repository):
+        locks, unfinished = self.lock_files(repository), bed.staged_files(repository)
+        self.expect(not locks, f"locks are left: {locks}")
+        self.expect(not unfinished, f"unfinished files are left: {unfinished}")
+
+
+class Borg2(Run):
+    """The commands of Borg 2."""
+
+    lock_files = staticmethod(bed.lock_files)
+
+    def url(self, repository):
+        return f"ssh://{self.host}/{repository}"  # the path keeps its leading slash: two of them mean an absolute path
 
     def everything(self):
         """All commands in an order in which each has something to do."""
@@ -163,9 +196,7 @@ class Run:
         self.borg("key", "change-passphrase", environment={"BORG_NEW_PASSPHRASE": "another one"})
         self.environment["BORG_PASSPHRASE"] = "another one"
         self.borg("list", "first")
-        if self.versions == ["2.0.0b16"]:
-            self.report.skip(f"{self.name}: repo-space", "the command is broken in this client, with whatever server")
-        else:
+        if not self.lacks("repo-space", ["2.0.0b16"]):
             yield "repo-space"
             self.borg("repo-space", "--reserve", "3M")
             self.borg("repo-space")
@@ -225,9 +256,177 @@ class Run:
         self.nothing_left(target)
         self.borg("repo-delete", environment=other, version=version)
 
-    def nothing_left(self, repository):
-        self.expect(not bed.lock_files(repository), f"locks are left: {bed.lock_files(repository)}")
-        self.expect(not bed.staged_files(repository), f"unfinished files are left: {bed.staged_files(repository)}")
+
+class Borg1(Run):
+    """The commands of Borg 1.x, on one repository, and each encryption mode on one of its own."""
+
+    @staticmethod
+    def lock_files(repository):
+        return [path.name for path in repository.glob("lock*")]
+
+    def url(self, repository):
+        return f"ssh://{self.host}{repository}"
+
+    def __init__(self, *arguments):
+        super().__init__(*arguments)
+        # Archives by 1.1 have no authentication of their own, which 1.2.9 and 1.4.5 would miss; recreate is "experimental" in 1.1.
+        self.environment = {"BORG_WORKAROUNDS": "ignore_invalid_archive_tam", "BORG_RECREATE_I_KNOW_WHAT_I_AM_DOING": "YES",
+                            "_BORG_BENCHMARK_CRUD_TEST": "YES"}
+
+    def names(self, **more):
+        return self.borg("list", "--format", "{archive}{NL}", **more).split()
+
+    def everything(self):
+        """All commands in an order in which each has something to do."""
+        source = self.place / "source"
+        for encryption in ENCRYPTION_1 if len(self.versions) == 1 else self.rng.sample(ENCRYPTION_1, 2):
+            yield f"init -e {encryption}, create, extract, delete"
+            self.mode(encryption)
+        encryption = self.rng.choice(["repokey", "repokey-blake2"])
+        yield f"init -e {encryption}"
+        self.borg("init", "-e", encryption)
+        yield "create"
+        first = bed.fingerprint(source)
+        self.borg("create", "--stats", "::first", "tree")
+        yield "create again, compressed"
+        self.change_tree()
+        second = bed.fingerprint(source)
+        self.borg("create", "-C", "zstd,3", "--comment", "the second", "::second", "tree")
+        yield "create with checkpoints, from standard input"
+        self.borg("create", "--checkpoint-interval", "1", "::third", "-", input=b"from standard input\n" * 10000)
+        yield "list"
+        self.expect(self.names() == ["first", "second", "third"], "wrong archives")
+        self.expect("tree/large/zeros" in self.borg("list", "::first"), "a file is missing")
+        self.borg("list", "--json-lines", "::second")
+        yield "info"
+        self.expect("first" in self.borg("info", "::first"), "no name")
+        self.expect("Repository ID" in self.borg("info"), "no id")
+        if not self.lacks("version", ["1.1.18", "1.2.9"]):
+            yield "version"
+            self.expect(re.search(r"1\.4\.\d+ / 1\.[124]\.", self.borg("version", version=self.able(["1.1.18", "1.2.9"]))), "no versions")
+        yield "extract"
+        self.same_tree("::first", first)
+        self.same_tree("::second", second)
+        self.expect(self.borg("extract", "--stdout", "::third") == "from standard input\n" * 10000, "standard input came back changed")
+        yield "extract --dry-run"
+        self.borg("extract", "--dry-run", "::first")
+        yield "diff"
+        self.expect("tree/changed" in self.borg("diff", "::first", "second"), "the change is missing")
+        yield "check"
+        self.borg("check")
+        self.borg("check", "--archives-only")
+        if not self.lacks("check --max-duration", ["1.1.18"]):
+            yield "check --repository-only --max-duration"
+            self.borg("check", "--repository-only", "--max-duration", "1", version=self.able(["1.1.18"]))
+        yield "check --verify-data"
+        self.borg("check", "--verify-data", "-v")
+        yield "check --repair"
+        self.borg("check", "--repair")
+        self.same_tree("::first", first)
+        yield "rename"
+        self.borg("rename", "::second", "renamed")
+        self.same_tree("::renamed", second)
+        yield "recreate"
+        self.borg("recreate", "::renamed", "-e", "tree/changed", "-C", "lz4", "--recompress", "always")
+        self.expect("tree/changed" not in self.borg("list", "::renamed"), "the file is still there")
+        yield "delete archive"
+        self.borg("delete", "::third")
+        self.expect("third" not in self.names(), "the deleted archive is still listed")
+        yield "prune"
+        for number in range(3):
+            self.borg("create", f"::series-{number}", "tree/kinds")
+        self.borg("prune", "--keep-last", "1", "--list", "--prefix" if self.versions == ["1.1.18"] else "-P", "series-")
+        self.expect(self.names() == ["first", "renamed", "series-2"], "not one is left")
+        if not self.lacks("compact", ["1.1.18"]):
+            yield "compact"
+            self.borg("compact", "-v", version=self.able(["1.1.18"]))
+            self.borg("compact", "--cleanup-commits", "--threshold", "1", version=self.able(["1.1.18"]))
+        yield "after compact: check, extract"
+        self.borg("check", "-v")
+        self.same_tree("::first", first)
+        yield "key export, import"
+        self.borg("key", "export", self.url(self.repository), str(self.place / "exported.key"))
+        self.borg("key", "export", "--paper", self.url(self.repository), str(self.place / "paper.key"))
+        self.borg("key", "export", "--qr-html", self.url(self.repository), str(self.place / "key.html"))
+        self.borg("key", "import", self.url(self.repository), str(self.place / "exported.key"))
+        yield "key change-passphrase"
+        self.borg("key", "change-passphrase", environment={"BORG_NEW_PASSPHRASE": "another one"})
+        self.environment["BORG_PASSPHRASE"] = "another one"
+        self.borg("list", "::first")
+        yield "with-lock"
+        self.borg("with-lock", self.url(self.repository), "true")
+        self.borg("with-lock", self.url(self.repository), "sh", "-c", f"test -d {self.repository}/lock.exclusive")
+        yield "break-lock"
+        (self.repository / "lock.exclusive").mkdir()
+        (self.repository / "lock.exclusive/machine@2.1-0").write_bytes(b"")
+        self.borg("break-lock")
+        self.nothing_left(self.repository)
+        yield "upgrade"
+        self.borg("upgrade", "--tam", self.url(self.repository))
+        if not self.lacks("upgrade --archives-tam", ["1.1.18"]):
+            self.borg("upgrade", "--archives-tam", self.url(self.repository), version=self.able(["1.1.18"]))
+        yield "export-tar"
+        tar = self.place / "exported.tar"
+        self.borg("export-tar", "::first", str(tar))
+        self.expect(tar.stat().st_size > 3 << 20, "the file is too small")
+        if not self.lacks("import-tar", ["1.1.18"]):
+            yield "import-tar"
+            self.borg("import-tar", "::from-tar", str(tar), version=self.able(["1.1.18"]))
+            self.expect("tree/large/zeros" in self.borg("list", "::from-tar"), "a file is missing")
+        yield "debug"
+        self.borg("debug", "dump-manifest", self.url(self.repository), str(self.place / "manifest.json"))
+        self.borg("debug", "dump-archive", "::first", str(self.place / "archive.json"))
+        self.borg("debug", "dump-archive-items", "::series-2", cwd=self.place.directory("items"))
+        self.borg("debug", "dump-repo-objs", self.url(self.repository), cwd=self.place.directory("dump"))
+        self.borg("debug", "search-repo-objs", self.url(self.repository), "str:line 7 of")
+        self.objects()
+        yield "benchmark crud"
+        self.borg("benchmark", "crud", self.url(self.repository), str(self.place.directory("crud")))
+        yield "create from several machines, alternating"
+        for number in range(3):
+            self.change_tree()
+            self.borg("create", f"::alternating-{number}", "tree", server=("ours", "original")[number % 2], environment={"BORG_HOST_ID": f"machine{number % 3}@1"})
+        self.same_tree("::alternating-2", bed.fingerprint(source))
+        yield "delete all but the first, verify"
+        self.borg("delete", "--prefix" if self.versions == ["1.1.18"] else "-P", "alternating-", self.url(self.repository))
+        self.borg("check", "--verify-data")
+        self.same_tree("::first", first)
+        yield "nothing left behind"
+        self.nothing_left(self.repository)
+        yield "the original finds no fault"
+        self.borg("check", "--verify-data", "-v", server="original")
+        self.expect("epository check, no problems found" in self.last and "Archive consistency check complete, no problems found" in self.last, "not clean")
+        yield "delete repository"
+        self.borg("delete", self.url(self.repository))
+        self.expect(not self.repository.exists(), "the repository is still there")
+
+    def mode(self, encryption):
+        """A small life in one encryption mode, by one client: a key file is in its home."""
+        target, version = self.repository.with_name(encryption), self.rng.choice(self.versions)
+        there = {"version": version, "environment": {"BORG_REPO": self.url(target)}}
+        self.borg("init", "-e", encryption, **there)
+        self.borg("create", "::small", "tree/kinds", **there)
+        self.expect("tree/kinds/modes" in self.borg("list", "::small", **there), "a file is missing")
+        self.borg("extract", "--dry-run", "::small", **there)
+        self.nothing_left(target)
+        self.borg("delete", self.url(target), **there)
+        self.expect(not target.exists(), "the repository is still there")
+
+    def objects(self):
+        """Single objects, put, counted, fetched and deleted."""
+        version = self.rng.choice(self.versions)
+        thing = self.place / "object"
+        thing.write_bytes(b"one object")
+        identity = "77" * 32
+        put = ["debug", "put-obj", self.url(self.repository)]
+        if not version.startswith("1.1"):
+            self.borg(*put, identity, str(thing), version=version)
+        else:  # the id is a hash that the client computes
+            identity = re.search(r"[0-9a-f]{64}", self.borg(*put, str(thing), version=version))[0]
+        self.borg("debug", "refcount-obj", self.url(self.repository), identity)
+        self.borg("debug", "get-obj", self.url(self.repository), identity, str(self.place / "fetched"))
+        self.expect((self.place / "fetched").read_bytes() == b"one object", "another object came back")
+        self.borg("debug", "delete-obj", self.url(self.repository), identity)
 
 
 def play(run):
@@ -248,15 +447,20 @@ def play(run):
 def main():
     parser = bed.parser(__doc__, limit=2400)
     parser.add_argument("runs", nargs="*", default=RUNS, metavar="CLIENT/TRANSPORT", help=f"of {' '.join(RUNS)} (default: all)")
+    parser.add_argument("-j", "--jobs", type=int, default=1, help="runs beside each other (%(default)s)")
     options = bed.parse(parser)
     for run in options.runs:
-        if not re.fullmatch(r"[0-9b.]+(\+[0-9b.]+)*/(pipes|ssh)", run):
+        if not re.fullmatch(r"(1[0-9.]+(\+1[0-9.]+)*|2[0-9b.]+(\+2[0-9b.]+)*)/(pipes|ssh)", run):
             bed.die(f"not a run: {run}")
     report = bed.Report()
-    for name in options.runs:
-        run = Run(name, options, report)
+
+    def whole(name):
+        run = (Borg1 if name.startswith("1.") else Borg2)(name, options, report)
         play(run)
         run.place.close()
+
+    # A client and its server wait for each other: one run keeps one core busy.
+    bed.run_beside_each_other([functools.partial(whole, name) for name in options.runs], threads=options.jobs)
     report.skip("mount", "FUSE is no part of this bed, and the clients are built without it")
     return report.finish()
 

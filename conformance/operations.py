@@ -12,7 +12,6 @@ As root, the sshd runs in a mount namespace with an account of its own in it, wh
 network namespaces. Without root these are skipped, and the rest runs as the user who runs this.
 """
 
-import collections
 import functools
 import itertools
 import os
@@ -544,32 +543,8 @@ def main():
     options = bed.parse(parser)
     report = bed.Report()
     # Most of the time is spent waiting for logins and clocks, and no scenario knows of another.
-    run_beside_each_other([functools.partial(play, options, report) for play in scenario.chosen(options)], threads=3)
+    bed.run_beside_each_other([functools.partial(play, options, report) for play in scenario.chosen(options)], threads=3)
     return report.finish()
-
-
-def run_beside_each_other(actions, threads):
-    """Runs all of them; the first exception ends the program, as does a signal, without waiting for the others."""
-    waiting, failures, lock = collections.deque(actions), [], threading.Lock()
-
-    def work():
-        try:
-            while not failures:
-                with lock:
-                    action = waiting.popleft() if waiting else None
-                if not action:
-                    break
-                action()
-        except BaseException as error:
-            failures.append(error)
-
-    workers = [threading.Thread(target=work, daemon=True) for _ in range(threads)]
-    for worker in workers:
-        worker.start()
-    while any(worker.is_alive() for worker in workers) and not failures:
-        time.sleep(0.05)
-    if failures:
-        raise failures[0]
 
 
 if __name__ == "__main__":

@@ -1,11 +1,13 @@
 """pytest plugin: Borg's own test suite, its "remote" repositories served by another program.
 
 SERVE_UNDER_TEST names the server; load with `-p serve_under_test` and this folder on PYTHONPATH (scripts/conformance
-does). Wherever the suite would start `python -m borg serve [options]`, it starts `$SERVE_UNDER_TEST serve [options]`.
-The command line that the client composes stays as it was, because two tests of the suite compare it; only the process
-that is started from it is another one. `borg.remote` exists up to 2.0.0b21.
+does). Wherever the suite would start `python -m borg serve [options]` (Borg 2) or `python -m borg.archiver serve
+[options]` (Borg 1.x), it starts `$SERVE_UNDER_TEST serve [options]`. The command line that the client composes stays as
+it was, because two tests of the suite compare it; only the process that is started from it is another one.
+`borg.remote` exists up to 2.0.0b21.
 
-PASSED_TESTS names a file which gets the ids of the tests that passed, one a line, sorted, free of local paths.
+PASSED_TESTS names a file which gets the ids of the tests that passed, one a line, sorted, free of local paths;
+COLLECTED_TESTS one for those that were selected, when `--collect-only` is given.
 """
 
 import os
@@ -16,11 +18,12 @@ import borg.remote as remote
 _popen = remote.Popen
 _passed = set()
 _started = os.environ.get("SERVE_UNDER_TEST_STARTED")
+_ORIGINAL = ([sys.executable, "-m", "borg", "serve"], [sys.executable, "-m", "borg.archiver", "serve"])
 
 
 def popen(command, *arguments, **keywords):
     server = os.environ.get("SERVE_UNDER_TEST")
-    if server and command[:4] == [sys.executable, "-m", "borg", "serve"]:
+    if server and command[:4] in _ORIGINAL:
         command = [server, *command[3:]]
         if _started:  # proof that the server under test served: one byte for each start
             with open(_started, "ab") as starts:
@@ -31,13 +34,28 @@ def popen(command, *arguments, **keywords):
 remote.Popen = popen
 
 
+def _name(of):
+    # Depending on how its module was found, a test's id may lack the module; the location always has it.
+    return "borg/testsuite/" + of.location[0].split("borg/testsuite/", 1)[-1] + "::" + of.nodeid.split("::", 1)[1]
+
+
+def _write(variable, names):
+    if path := os.environ.get(variable):
+        with open(path, "w") as file:
+            file.writelines(name + "\n" for name in sorted(names))
+
+
 def pytest_runtest_logreport(report):
     if report.when == "call" and report.passed:
-        _passed.add("borg/testsuite/" + report.nodeid.split("borg/testsuite/", 1)[-1])
+        _passed.add(_name(report))
+
+
+def pytest_collection_finish(session):
+    if session.config.option.collectonly:
+        _write("COLLECTED_TESTS", map(_name, session.items))
 
 
 def pytest_sessionfinish(session):
-    path = os.environ.get("PASSED_TESTS")
-    if path and not hasattr(session.config, "workerinput"):  # the workers of xdist have their own copy of this plugin
-        with open(path, "w") as file:
-            file.writelines(name + "\n" for name in sorted(_passed))
+    # The workers of xdist have their own copy of this plugin.
+    if not hasattr(session.config, "workerinput") and not session.config.option.collectonly:
+        _write("PASSED_TESTS", _passed)
