@@ -131,6 +131,7 @@ class Pipes(bed.Pipes):
     def __init__(self, place, name, program, *arguments, environment={}):
         environment = {**environment, "PRELOADED_LOG": str(place / f"{name}.pids")} if program.version else environment
         super().__init__(place, name, program.path, *arguments, environment=environment)
+        self.program = program
         if program.version:
             script = Path(self.rsh)
             lines = [line for line in script.read_text().splitlines() if not line.startswith(("echo $$", "exec "))]
