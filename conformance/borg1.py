@@ -86,7 +86,7 @@ class Program:
 
     def _load(self):
         if not self._loaded:
-            path = str(self.place / f"{self.name.replace(' ', '-')}.socket")
+            path = tempfile.mktemp(".socket", dir=self.place.path)
             python = Path(self.path).parent / "python3"
             process = subprocess.Popen([str(python), str(LOADER), path], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
                                        env={"PATH": os.environ.get("PATH", ""), "LANG": "C.UTF-8", "HOME": str(self.place.path)})
