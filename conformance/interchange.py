@@ -56,7 +56,7 @@ class State:
 # Calls at which a traced server is killed: those that a commit, a compaction or a recovery consists of.
 CALLS = ("fsync", "fdatasync", "rename,renameat,renameat2", "unlink,unlinkat", "write,writev,pwrite64,pwritev", "openat", "close",
          "mkdir,mkdirat,rmdir")  # fmt: skip
-ENDS = {"commit": 58, "rollback": 7, "hang up": 6, "kill": 7, "kill in commit": 14, "drop in commit": 3, "terminate": 2, "trace": 8}
+ENDS = {"commit": 58, "rollback": 7, "hang up": 6, "kill": 7, "kill in commit": 14, "drop in commit": 3, "terminate": 2, "trace": 14}
 DAMAGES = ("remove", "empty", "truncate", "change")
 
 
@@ -283,7 +283,7 @@ class Objects:
         calls, number = self.rng.choice(CALLS), int(self.rng.expovariate(1 / 12)) + 1
         if calls[0] in "wc" or calls == "openat":
             number *= 4
-        wrapper = ["strace", "-qq", "-f", "--seccomp-bpf", "-o", "/dev/null", "-e", f"trace={calls}", "-e", f"inject={calls}:signal=KILL:when={number}"]
+        wrapper = ["strace", "-qq", "-f", "-o", "/dev/null", "-e", f"trace={calls}", "-e", f"inject={calls}:signal=KILL:when={number}"]
         self.story.append(f"{program}: killed at call {number} of {calls}")
         before = self.possible[0]
         server = borg1.Server1(program, wrapper=wrapper)
