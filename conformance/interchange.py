@@ -443,7 +443,8 @@ class Archives:
         self.encryption = self.rng.choice(["none", "repokey", "repokey-blake2", "authenticated"])
         self.expected = {}  # archive: what it holds
         self.secret, self.turn, self.number, self.story = "correct horse", 0, 0, []
-        self.excused, self.duration = False, 0.5
+        self.excused, self.duration = False, 0.5  # excused: as in Objects
+        self.abandoned = set()  # locks and temporary files of killed processes
         self.counts = dict.fromkeys(("steps", "commands", "interruptions", "damages", "archives compared"), 0)
 
     def check(self, what, condition, detail=""):
@@ -577,7 +578,8 @@ class Archives:
         gone = bed.wait_until(lambda: not any(map(bed.is_alive, server.pids()[served:])), 20)
         self.check(f"the server {server.name} ends with its client", gone is not None)
         self.excused = True
-        if code == 0:
+        self.abandoned |= set(borg1.leftovers(self.repository))
+        if code == 0 and interruption != "interrupt client":  # which may have ended with a checkpoint
             self.expected = after
             return
         names = set(self.names(self.clients[2], self.next_server()))
@@ -623,8 +625,10 @@ class Archives:
         self.check(f"archive {name} is what was backed up", found == self.expected[name], bed.difference(self.expected[name], found))
 
     def look(self):
-        left = [name for name in borg1.leftovers(self.repository) if not self.excused or not name.endswith(".tmp")]
-        self.check("no lock and no temporary file is left", not left or self.excused and set(left) <= {"lock.roster", "lock.exclusive"}, left)
+        """What is left may only be what a killed process left, and nothing can come back."""
+        left = set(borg1.leftovers(self.repository))
+        self.check("no lock and no temporary file is left", left <= self.abandoned, sorted(left))
+        self.abandoned &= left
 
     def verify(self, everything):
         """The list and one archive through the other side, or all of them and both checks."""

@@ -220,6 +220,7 @@ class Cycle1(Cycle):
             victim = next(iter(self.acknowledged))
             self.run("delete", victim)
             del self.acknowledged[victim]
+        os.sync()  # what the original wrote while judging is not to be lost on our account
 
     def left(self):
         """Locks and temporary files, but for those that a later commit removes."""
@@ -227,6 +228,7 @@ class Cycle1(Cycle):
 
     def all(self):
         self.must("init", "-e", "repokey-blake2")
+        borg1.configure(self.repository, max_segment_size=5_000_000)  # a commit wants that much free space, and more
         self.change(0)
         self.duration = self.must("create", "archive-0", ".").seconds
         self.acknowledged["archive-0"] = bed.fingerprint(self.source)
