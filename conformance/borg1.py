@@ -182,6 +182,8 @@ class Client:
 def leftovers(repository):
     """Names of locks and temporary files."""
     found = []
+    if not os.path.isdir(repository):
+        return ["(the repository is gone)"]
     for name in sorted(os.listdir(repository)):
         if name.startswith("lock.") or name.endswith(".tmp") or name == "config.old":
             found.append(name)
