@@ -10,7 +10,11 @@ the file system mounted again, its journal replayed. Then, by the original serve
 * `check --verify-data` finds no corrupted repository object, and no archive misses a chunk;
 * no object is empty, and with the next session no unfinished file is left.
 
-The repository lives on through all cycles. The original as server under test is expected to fail: it never syncs.
+With --borg1 it is a Borg 1.x repository under 1.4.5 clients: the original judges without any server, and cuts hit the commits
+of `create`, `delete` and `compact` alike.
+
+The repository lives on through all cycles. The original as server under test is expected to fail: it never syncs; that of
+1.4.5 does, and is not.
 Needs root and a loop device; ends with 77 otherwise.
 """
 
@@ -23,6 +27,7 @@ import sys
 
 sys.dont_write_bytecode = True
 import bed
+import borg1
 
 MOMENTS = ("in the middle of create", "right after create", "in the middle of compact", "right after compact")
 
@@ -135,6 +140,13 @@ class Cycle:
         self.duration = self.must("create", "archive-0", ".").seconds
         self.acknowledged["archive-0"] = bed.fingerprint(self.source)
         os.sync()
+        self.cycles()
+        outcome = self.run("create", "last", ".")
+        self.report.check("a last backup succeeds", outcome.code == 0, outcome)
+        self.report.check("no lock and no unfinished file is left", not bed.lock_files(self.repository) and not bed.staged_files(self.repository),
+                          f"{bed.lock_files(self.repository)} {bed.staged_files(self.repository)[:5]}")
+
+    def cycles(self):
         moments = []
         for number in range(1, self.options.cycles + 1):
             if not moments:
@@ -148,21 +160,95 @@ class Cycle:
             if len(self.report.failures) > before:
                 print("        (stopping: later cycles would judge a repository that is already damaged)")
                 break
+
+
+class Cycle1(Cycle):
+    """The same with Borg 1.4.5."""
+
+    def __init__(self, options, report):
+        self.options, self.report, self.rng = options, report, random.Random(options.seed)
+        self.place = bed.Place("powercut", options.keep, inside=options.inside)
+        self.disk = bed.FileSystem(self.place, "disk", options.fs, megabytes=512)
+        self.repository = self.disk.path / "repository"
+        self.ours = borg1.Pipes(self.place, "ours", borg1.under_test(self.place, options))
+        self.original = self.ours  # judges by itself
+        self.client = borg1.Client(borg1.originals(self.place, ["1.4.5"])[0], self.place, BORG_PASSPHRASE="power")
+        self.source = self.place.directory("source")
+        self.acknowledged = {}
+
+    def words(self, arguments, alone=False):
+        """The locations of 1.x, in arguments of Borg 2."""
+        location = str(self.repository) if alone else self.ours.url(self.repository)
+        if arguments[0] in ("create", "delete", "extract"):
+            return [arguments[0], f"{location}::{arguments[1]}", *arguments[2:]]
+        return [*arguments, location]
+
+    def run(self, *arguments, alone=False, cwd=None):
+        return self.client.run(*self.words(arguments, alone), rsh=self.ours.rsh, cwd=cwd or self.source)
+
+    def cut_during(self, duration, *arguments):
+        process = self.client.start(*self.words(arguments), rsh=self.ours.rsh, cwd=self.source)
+        delay = self.rng.uniform(0.1, 1.1) * duration
+        try:
+            process.wait(delay)
+        except subprocess.TimeoutExpired:
+            pass
+        before = process.poll()
+        self.disk.cut()
+        for pid in self.ours.alive():
+            os.kill(pid, signal.SIGKILL)
+        process.wait(60)
+        bed.wait_until(lambda: not self.ours.alive(), 10)
+        return before == 0, delay
+
+    def judge(self, name, note):
+        check = self.report.check
+        outcome = self.run("check", "--verify-data", alone=True)
+        check(f"{name}: the original finds no fault", outcome.code == 0, outcome, note)
+        lost = []
+        for archive, expected in self.acknowledged.items():
+            target = self.place.directory("restored")
+            outcome = self.run("extract", archive, cwd=target, alone=True)
+            found = bed.fingerprint(target)
+            shutil.rmtree(target)
+            if outcome.code != 0 or found != expected:
+                lost.append(f"{archive}: exit code {outcome.code}, {outcome.output.strip()[-200:]}\n{bed.difference(expected, found, 2)}")
+        check(f"{name}: all {len(self.acknowledged)} acknowledged archives are intact", not lost, "\n".join(lost))
+        outcome = self.run("list")
+        check(f"{name}: the next session is served and leaves nothing", outcome.code == 0 and not self.left(), f"{outcome}\n{self.left()}")
+        while len(self.acknowledged) > 3:
+            victim = next(iter(self.acknowledged))
+            self.run("delete", victim)
+            del self.acknowledged[victim]
+        os.sync()  # what the original wrote while judging is not to be lost on our account
+
+    def left(self):
+        """Locks and temporary files, but for those that a later commit removes."""
+        return [name for name in borg1.leftovers(self.repository) if not name.startswith(("index.", "hints.", "integrity."))]
+
+    def all(self):
+        self.must("init", "-e", "repokey-blake2")
+        borg1.configure(self.repository, max_segment_size=5_000_000)  # a commit wants that much free space, and more
+        self.change(0)
+        self.duration = self.must("create", "archive-0", ".").seconds
+        self.acknowledged["archive-0"] = bed.fingerprint(self.source)
+        self.cycles()
         outcome = self.run("create", "last", ".")
         self.report.check("a last backup succeeds", outcome.code == 0, outcome)
-        self.report.check("no lock and no unfinished file is left", not bed.lock_files(self.repository) and not bed.staged_files(self.repository),
-                          f"{bed.lock_files(self.repository)} {bed.staged_files(self.repository)[:5]}")
+        left = borg1.leftovers(self.repository)
+        self.report.check("no lock and no temporary file is left", not left, left)
 
 
 def main():
     parser = bed.parser(__doc__, limit=3600)
     parser.add_argument("--cycles", type=int, default=8, help="(%(default)s)")
     parser.add_argument("--fs", choices=("ext4", "xfs"), default="ext4")
+    parser.add_argument("--borg1", action="store_true", help="a Borg 1.x repository, and 1.4.5 clients")
     parser.add_argument("--inside", metavar="DIR", help="where the image is put (default: the temporary directory)")
     options = bed.parse(parser)
     bed.need_mounts()
     report = bed.Report()
-    cycle = Cycle(options, report)
+    cycle = (Cycle1 if options.borg1 else Cycle)(options, report)
     cycle.all()
     for pid in cycle.ours.alive() + cycle.original.alive():
         os.kill(pid, signal.SIGKILL)
