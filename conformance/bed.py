@@ -54,6 +54,9 @@ def end_cleanly_on_signals(limit):
     def end(number, frame):
         what = f"no end after {limit} s" if number == signal.SIGALRM else signal.Signals(number).name
         print(f"ended: {what}", file=sys.stderr, flush=True)
+        # timeout(1) signals its child and then the whole group: the second one must not break off the tearing down.
+        for other in (signal.SIGTERM, signal.SIGHUP):
+            signal.signal(other, signal.SIG_IGN)
         sys.exit(124 if number == signal.SIGALRM else 128 + number)
 
     for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGALRM):

@@ -5,16 +5,18 @@ Traps that this avoids: every repository is put on a freshly made ext4 on a loop
 where many files were just removed; the two servers and the limit (`cp`, `cat`) alternate, and medians are taken. Our server
 syncs, as always; the original never does. Without root, or a loop device, repositories lie in a new directory instead.
 
-Prints a table in Markdown: for each figure both servers, their ratio, the limit where there is one, the goal and whether it
-is reached ("nearly": missed by less than a fifth; --quick, of a tenth of the objects, does not judge). CPU seconds are the server's own,
-peak memory is VmHWM. --only takes words of sections: start, small, big, index, socket, client.
+Prints tables in Markdown, one for Borg 2 and one for Borg 1: for each figure both servers, their ratio, the limit where there
+is one, the goal and whether it is reached ("nearly": missed by less than a fifth; --quick, of a tenth of the objects, does not
+judge). CPU seconds are the server's own, peak memory is VmHWM, private memory what smaps_rollup calls so, sampled.
+
+--only takes words of sections: start, small, big, index, socket, client of Borg 2, and of Borg 1 (see bench_borg1.py)
+borg1-start, borg1-small, borg1-big, borg1-objects (--objects), borg1-rebuild, borg1-compact (--gigabytes). The last three
+write as much to the disk as they are told, and remove it again.
 """
 
-import fcntl
 import os
 import shutil
 import socket
-import statistics
 import subprocess
 import sys
 import threading
@@ -22,28 +24,10 @@ import time
 
 sys.dont_write_bytecode = True
 import bed
+import bench_borg1
+import measure
 import streams
-
-MIB = 1 << 20
-
-
-class Goal:
-    """`times`: original / ours at least; `limit`: ours / limit at most; `most`: ours at most."""
-
-    def __init__(self, times=None, limit=None, most=None):
-        self.parts = [(f"≥ {times} ×", lambda first, ours, best: first and first / ours / times) for _ in [0] if times]
-        self.parts += [(f"≤ {limit} × limit", lambda first, ours, best: best and limit * best / ours) for _ in [0] if limit]
-        self.parts += [(f"≤ {most}", lambda first, ours, best: most / ours) for _ in [0] if most]
-
-    def __str__(self):
-        return ", ".join(text for text, _ in self.parts)
-
-    def verdict(self, *figures):
-        margins = [margin(*figures) for _, margin in self.parts]
-        known = [margin for margin in margins if margin]
-        if not known:
-            return ""
-        return "yes" if min(known) >= 1 else "nearly" if min(known) > 0.8 else "**no**"
+from measure import MIB, Figures, Goal, memory_of
 
 
 class Bench:
@@ -60,12 +44,8 @@ class Bench:
         self.where = ("on a fresh ext4" if self.mounts else "in a new directory (no root or no loop device: put figures are worth little)") + \
             (", in memory" if in_memory else ", on disk")
         self.servers = {"original": options.original, "ours": options.server}
-        self.figures, self.goals, self.skipped = {}, {}, []  # figures: (row, server or "limit"): [numbers]
-
-    def note(self, row, server, value, goal=None):
-        self.figures.setdefault((row, server), []).append(value)
-        if goal or row not in self.goals:
-            self.goals[row] = goal or Goal()
+        self.figures, self.skipped = Figures(self.servers, judged=not self.quick), []
+        self.note = self.figures.note
 
     def skip(self, section, reason):
         self.skipped.append(f"{section}: {reason}")
@@ -88,30 +68,9 @@ class Bench:
 
     def run(self, name, stream, directory, *, marks=(), through_pipe=False):
         """Feeds a server one stream from a file; what it took, and when the answers with the numbers in `marks` came."""
-        pack = bed.load_msgpack().packb
         environment = {"PATH": os.environ["PATH"], "HOME": str(self.place.path), "LANG": "C.UTF-8", "BORG_BASE_DIR": str(self.place / "home")}
-        with open(stream, "rb") as source, open(os.devnull, "wb") as nowhere:
-            taken = Run(time.perf_counter())
-            # As sshd makes it: a server may enlarge it.
-            answers, out = os.pipe() if marks or through_pipe else (None, nowhere.fileno())
-            server = subprocess.Popen([self.servers[name], "serve"], cwd=directory, env=environment, stdin=source, stdout=out)
-            watcher = threading.Thread(target=watch_peak, args=(server, taken), daemon=True)
-            watcher.start()
-            reader = None
-            if answers is not None:
-                os.close(out)
-                if through_pipe:
-                    reader = subprocess.Popen(["cat"], stdin=answers, stdout=nowhere)
-                else:
-                    taken.find({number: pack({"i": number, "r": None}) for number in marks}, answers)
-                os.close(answers)
-            taken.wait(server)
-            if reader:
-                reader.wait()
-                taken.seconds = time.perf_counter() - taken.started
-        if server.returncode != 0:
-            bed.die(f"{name} ended with {server.returncode} on {stream.name}")
-        return taken
+        return measure.feed([self.servers[name], "serve"], stream, directory, environment, marks=marks,
+                            pipe="as sshd makes it" if through_pipe else None)
 
     # --- sections ---------------------------------------------------------------------------------------------------------
 
@@ -185,7 +144,7 @@ class Bench:
         synced = time.perf_counter() - started
         files = [directory / "copy" / str(number) for number in range(count)]
         started = time.perf_counter()
-        answers, out = large_pipe()
+        answers, out = measure.large_pipe()
         reader = subprocess.Popen(["cat"], stdin=answers, stdout=subprocess.DEVNULL)
         writer = subprocess.Popen(["cat", *files], stdout=out)
         os.close(answers), os.close(out)
@@ -310,101 +269,38 @@ class Bench:
 
     # --- the table --------------------------------------------------------------------------------------------------------
 
-    def table(self):
-        versions = {name: version_of(command) for name, command in self.servers.items()}
+    def tables(self, all_figures):
         how = "A quick run, which shows that it works and proves no figure" if self.quick else f"Medians of {self.options.runs} runs, alternating"
-        lines = [f"{bed.describe_machine()}. Repositories {self.where}. {how}; load {os.getloadavg()[0]:.1f}; {time.strftime('%Y-%m-%d')}.", "",
-                 f"| | original ({versions['original']}) | ours ({versions['ours']}) | original / ours | limit | ours / limit | goal | reached |",
-                 "|---|---:|---:|---:|---:|---:|---|---|"]
-        for row, goal in self.goals.items():
-            first, ours, best = (statistics.median(self.figures.get((row, name), [0])) for name in ("original", "ours", "limit"))
-            cells = [row, number(first), number(ours), number(ours and first / ours), number(best), number(best and ours / best), str(goal),
-                     goal.verdict(first, ours, best) if ours and not self.quick else ""]
-            lines.append("| " + " | ".join(cells) + " |")
-        return "\n".join(lines + [f"\nSkipped: {'; '.join(self.skipped)}." for _ in [0] if self.skipped])
-
-
-class Run:
-    """What one server took, from its start on."""
-
-    def __init__(self, started):
-        self.started, self.peak, self.marks, self.seconds, self.user, self.cpu = started, 0, {}, 0, 0, 0
-
-    def find(self, marks, answers):
-        """Reads all answers and notes when those came that `marks` has the bytes of."""
-        tail = b""
-        while data := os.read(answers, MIB):
-            window = tail + data
-            for number in [number for number, encoded in marks.items() if number not in self.marks and encoded in window]:
-                self.marks[number] = time.perf_counter()
-            tail = window[-64:]
-
-    def wait(self, server):
-        _, status, usage = os.wait4(server.pid, 0)
-        server.returncode = os.waitstatus_to_exitcode(status)
-        self.seconds = time.perf_counter() - self.started
-        self.user, self.cpu = usage.ru_utime, usage.ru_utime + usage.ru_stime
-
-
-def large_pipe():
-    answers, out = os.pipe()
-    try:
-        fcntl.fcntl(out, getattr(fcntl, "F_SETPIPE_SZ", 1031), MIB)
-    except OSError:
-        pass  # above the limit for unprivileged users: then all are measured with what there is
-    return answers, out
-
-
-def number(value):
-    return "" if not value else f"{value:.2f}" if value < 10 else f"{value:.1f}" if value < 100 else f"{value:.0f}"
-
-
-def version_of(command):
-    done = subprocess.run([command, "--version"], capture_output=True, text=True, timeout=30)
-    return (done.stdout or done.stderr).strip().splitlines()[0].partition(" (")[0] if done.stdout or done.stderr else "unknown version"
-
-
-def memory_of(pid, what):
-    """kB of VmRSS or VmHWM, 0 once the process has ended."""
-    try:
-        return int(next(line for line in open(f"/proc/{pid}/status") if line.startswith(what)).split()[1])
-    except (OSError, StopIteration, ProcessLookupError):
-        return 0
-
-
-def watch_peak(process, taken):
-    while process.returncode is None:
-        value = memory_of(process.pid, "VmHWM") / 1000
-        if value == 0 and taken.peak:
-            return
-        # Until exec the child is still this very program, whose memory must not count.
-        taken.peak = max(taken.peak, value) if not is_this_program(process.pid) else 0
-        time.sleep(0.01)
-
-
-def is_this_program(pid):
-    try:
-        return os.path.basename(sys.argv[0]).encode() in open(f"/proc/{pid}/cmdline", "rb").read()
-    except OSError:
-        return False
+        lines = [f"{bed.describe_machine()}. Repositories {self.where}. {how}; load {os.getloadavg()[0]:.1f}; {time.strftime('%Y-%m-%d')}."]
+        lines += [figures.table() for figures in all_figures if figures.goals]
+        return "\n\n".join(lines + [f"Skipped: {'; '.join(self.skipped)}." for _ in [0] if self.skipped])
 
 
 def main():
-    parser = bed.parser(__doc__, limit=3600)
+    parser = bed.parser(__doc__, limit=7200)
     parser.add_argument("--runs", type=int, help="(default: 3, quick: 1)")
     parser.add_argument("--quick", action="store_true", help="a tenth of the objects: shows that it works, proves little")
+    parser.add_argument("--heavy", action="store_true", help="the sizes of the goals for Borg 1: 10 million objects, 20 GB; takes an hour and 25 GB of disk")
+    parser.add_argument("--objects", type=int, help="of the largest Borg 1 repository (default: 1,000,000, quick: 50,000)")
+    parser.add_argument("--gigabytes", type=float, help="of the Borg 1 repository that is checked; half of it are compacted (default: 2, quick: 0.1)")
+    parser.add_argument("--disk", metavar="DIRECTORY", help="where these large repositories go (default: that of temporary files)")
+    parser.add_argument("--original-borg1", metavar="PATH", help=f"(default: the {bench_borg1.ORIGINAL_VERSION} client)")
     parser.add_argument("--only", metavar="SECTION", help="only these sections, separated by commas")
     parser.add_argument("--output", metavar="FILE", help="where to write the table, too")
     options = bed.parse(parser)
     options.runs = options.runs or (1 if options.quick else 3)
+    objects, gigabytes = (10_000_000, 20) if options.heavy else (50_000, 0.1) if options.quick else (1_000_000, 2)
+    options.objects, options.gigabytes = options.objects or objects, options.gigabytes or gigabytes
     bench = Bench(options)
-    sections = {"start": bench.start, "small": bench.small, "big": bench.big, "index": bench.chunk_index, "socket": bench.socket, "client": bench.client}
+    borg1 = bench_borg1.Borg1(bench)
+    sections = {"start": bench.start, "small": bench.small, "big": bench.big, "index": bench.chunk_index, "socket": bench.socket, "client": bench.client,
+                **borg1.sections}
     wanted = options.only.split(",") if options.only else list(sections)
     for run in range(options.runs):
         for name in wanted:
             print(f"run {run + 1} of {options.runs}, {name} …", file=sys.stderr, flush=True)
             sections[name](run)
-    table = bench.table()
+    table = bench.tables([bench.figures, borg1.figures])
     print(table)
     if options.output:
         with open(options.output, "w") as out:
