@@ -573,7 +573,8 @@ class Archives:
                 if bed.is_alive(pid):
                     os.kill(pid, signal.SIGKILL)
         else:
-            borg1.kill(process, signal.SIGKILL if interruption == "kill client" else signal.SIGINT)
+            # Alone: a server that is no fork is in its process group.
+            os.kill(process.pid, signal.SIGKILL if interruption == "kill client" else signal.SIGINT)
         code = process.wait(60)
         gone = bed.wait_until(lambda: not any(map(bed.is_alive, server.pids()[served:])), 20)
         self.check(f"the server {server.name} ends with its client", gone is not None)
