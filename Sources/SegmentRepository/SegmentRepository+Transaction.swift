@@ -14,16 +14,22 @@ extension SegmentRepository {
     try settle()
     guard let index else { return }
     try removeUncommitted()
-    if let transactionID, hints == nil {
-      if let known = try loadHints(transactionID, index) {
-        hints = known
-      } else {
-        try replay(from: nil, to: transactionID)
-      }
+    if let transactionID {
+      try loadHintsOrReplay(of: transactionID, index)
       hints?.forgetShadows(after: transactionID)
+      reportQuota()
     }
-    reportQuota()
     isActive = true
+  }
+
+  /// Has `hints` be those of the transaction, from memory, from the disk, or from the segments.
+  private func loadHintsOrReplay(of transaction: UInt32, _ index: SegmentIndex) throws(ServeError) {
+    guard hints == nil else { return }
+    if let known = try loadHints(transaction, index) {
+      hints = known
+    } else {
+      try replay(from: nil, to: transaction)
+    }
   }
 
   /// The exclusive lock: upgraded for clients that do not know the difference, and taken, as nothing else would keep

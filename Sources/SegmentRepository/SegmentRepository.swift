@@ -271,11 +271,16 @@ public final class SegmentRepository {
     guard header.size >= SegmentFormat.keyedHeaderSize else {
       throw fault(.tooSmall(segment: segment, offset: offset, size: header.size))
     }
-    guard header.tag == .put else { throw fault(.unacceptableTag(segment: segment, offset: offset)) }
-    guard ObjectID(bytes.span.extracting(9..<41)) == id else {
-      throw fault(.notWantedID(segment: segment, offset: offset))
-    }
     headCRC = header.crc
+    guard header.tag == .put, ObjectID(bytes.span.extracting(9..<41)) == id else {
+      // Damage is said to be damage, whatever it has hit.
+      var data: [UInt8] = []
+      try read(
+        LocatedObject(size: header.size - SegmentFormat.keyedHeaderSize, location: location), into: &data)
+      throw header.tag == .put
+        ? fault(.notWantedID(segment: segment, offset: offset))
+        : fault(.unacceptableTag(segment: segment, offset: offset))
+    }
     return header
   }
 
