@@ -30,6 +30,7 @@ public final class SegmentSession {
   private let cancellation: Cancellation
   private var current: SegmentRepository?
   private var place: RepositoryLocation?
+  private let operations = OperationNumbers()
   /// Whether the repository that was open last was destroyed by this session.
   public private(set) var wasDestroyed = false
   /// Whether some `open` passed the restrictions.
@@ -86,6 +87,7 @@ public final class SegmentSession {
     options.storageQuota = configuration.storageQuota
     options.isReadOnly = configuration.permissions == .readOnly
     options.isNew = request.creates
+    options.operations = operations
     return options
   }
 
