@@ -41,6 +41,8 @@ private struct Compaction {
   let settled: UInt32?
   /// Segments of which nothing is needed any more, once what was moved is committed.
   private var unused: [UInt32] = []
+  /// Whether anything was copied, which is current only under a commit behind it.
+  private var hasMoved = false
 
   init(repository: SegmentRepository, settled: UInt32?) {
     (self.repository, self.settled) = (repository, settled)
@@ -93,6 +95,7 @@ private struct Compaction {
           }
           try makeRoom(for: entry.id)
           let location = try log.appendPut(entry.id, cursor.bytes, cursor.data(of: entry))
+          hasMoved = true
           repository.index?.set(entry.id, to: location, isNew: false)
           repository.hints?.segments[location.segment, default: 0] += 1
           repository.hints?.segments[segment, default: 0] -= 1
@@ -105,6 +108,7 @@ private struct Compaction {
           }
           try makeRoom(for: entry.id)
           let target = try log.appendDelete(entry.id)
+          hasMoved = true
           repository.hints?.compact[target, default: 0] += SegmentFormat.keyedHeaderSize
           repository.hints?.segments[target, default: 0] += 0
         case .commit: break
@@ -141,17 +145,14 @@ private struct Compaction {
 
   /// Commits what was moved, unless nothing was; returns that commit's segment.
   mutating func finish() throws(ServeError) -> UInt32? {
-    guard !unused.isEmpty || hasCompleted else { return nil }
+    guard !unused.isEmpty || hasMoved else { return nil }
     let last = try log.appendCommit()
     try complete(last)
     return last
   }
 
-  private var hasCompleted = false
-
   /// What was moved is durable under this commit: the old segments go.
   private mutating func complete(_ commit: UInt32) throws(ServeError) {
-    hasCompleted = true
     repository.hints?.noteCommit(in: commit)
     for segment in unused {
       let count = repository.hints?.segments.removeValue(forKey: segment) ?? 0
