@@ -234,7 +234,7 @@ extension SegmentRepository {
     reporter.log(
       .debug, .repository, "check_free_space: required bytes \(required), free bytes \(available)")
     guard available < UInt64(clamping: required) else { return }
-    if options.isNew {
+    if options.isNew, transactionID == nil {
       reporter.log(.error, .repository, "Not enough free space to initialize repository at this location.")
       try removeAll()
     } else {
