@@ -36,7 +36,8 @@ extension SegmentRepository {
     }
     let base = stored.flatMap { $0 < committed ? $0 : nil }
     try replay(from: base, to: committed)
-    if try storeReplayed(committed) { try settle() }
+    // The stored one takes no memory for its objects.
+    if try storeReplayed(committed), let stored = openIndex(committed) { (index, hints) = (stored, nil) }
   }
 
   /// The transaction of the newest index that is not empty.
@@ -270,7 +271,6 @@ extension SegmentRepository {
       reporter.log(.warning, .repository, "The recovered index cannot be stored: \(error)")
       return false
     }
-    (self.index, self.hints) = (nil, nil)
     return true
   }
 }
