@@ -16,6 +16,8 @@ final class SegmentLog {
   /// The number of the segment that is being written, or that would be next.
   private(set) var segment: UInt32 = 0
   private var output: OutputSegment?
+  /// The segment of the last commit that was written here, which is durable.
+  private(set) var lastCommit: UInt32?
   /// Closed segments whose data is not known to be durable, and directories with new names in them.
   private var unsynced: [OpenFile] = []
   private var unsyncedDirectories: Set<String> = []
@@ -189,6 +191,7 @@ final class SegmentLog {
       _ = try? root.remove(name(of: committed))
       throw error
     }
+    lastCommit = committed
     return committed
   }
 
@@ -202,6 +205,7 @@ final class SegmentLog {
     try output.appendCommit()
     try finishSegment()
     try sync()
+    lastCommit = committed
     return committed
   }
 

@@ -176,6 +176,9 @@ extension SegmentRepository {
       reporter.log(
         .warning, .repository,
         "The transaction is committed, but what follows it failed and is left for the next one: \(error)")
+      // Copies under a commit that may not be durable must not become the only ones.
+      log.abandon()
+      _ = try? log.removeSegments(after: log.lastCommit)
     }
     forget()
   }
