@@ -21,6 +21,8 @@ final class SegmentLog {
   /// Closed segments whose data is not known to be durable, and directories with new names in them.
   private var unsynced: [OpenFile] = []
   private var unsyncedDirectories: Set<String> = []
+  /// Directories of which names were removed that a power cut may bring back.
+  private var emptied: Set<String> = []
 
   private var readers: [UInt32: OpenFile] = [:]
   private static let mostReaders = 32
@@ -188,7 +190,7 @@ final class SegmentLog {
       try sync()
     } catch {
       discardOutput()
-      _ = try? root.remove(name(of: committed))
+      try? remove(committed)
       throw error
     }
     lastCommit = committed
@@ -277,6 +279,8 @@ final class SegmentLog {
       try remove(segment)
       count += 1
     }
+    // A commit among them would complete what is written in their place now.
+    try syncRemovals()
     segment = last.map { $0 + 1 } ?? 0
     return count
   }
@@ -289,9 +293,24 @@ final class SegmentLog {
 
   func remove(_ segment: UInt32) throws(ServeError) {
     readers[segment] = nil
-    _ = try ServeError.doing("remove", "segment \(segment)") { () throws(Errno) in
+    let isRemoved = try ServeError.doing("remove", "segment \(segment)") { () throws(Errno) in
       try root.remove(name(of: segment))
     }
+    if isRemoved { emptied.insert(directory(of: segment)) }
+  }
+
+  /// Makes the removal of segments durable.
+  func syncRemovals() throws(ServeError) {
+    for directory in emptied {
+      try ServeError.doing("make durable", directory) { () throws(Errno) in
+        do throws(Errno) {
+          try root.sync(directory)
+        } catch .noSuchFileOrDirectory {
+          // Gone as a whole, and its names with it.
+        }
+      }
+    }
+    emptied = []
   }
 
   /// Removes directories without segments, as far as that goes.
