@@ -40,7 +40,7 @@ private struct Compaction {
   /// The transaction of the index on the disk, from which a crash would have everything replayed.
   let settled: UInt32?
   /// Segments of which nothing is needed any more, once what was moved is committed.
-  private var unused: [UInt32] = []
+  private var unused: [(segment: UInt32, dropsDeletions: Bool)] = []
   /// Whether anything was copied, which is current only under a commit behind it.
   private var hasMoved = false
 
@@ -59,8 +59,9 @@ private struct Compaction {
       return
     }
     guard Double(free) / Double(size) > threshold else { return }
+    let dropsDeletions: Bool
     do {
-      try move(segment)
+      dropsDeletions = try move(segment)
     } catch .integrity(let text) {
       repository.reporter.log(
         .warning, .repository,
@@ -69,13 +70,13 @@ private struct Compaction {
     }
     let count = repository.hints?.segments[segment] ?? 0
     if count != 0 { warnOfCount(count, segment) }
-    unused.append(segment)
+    unused.append((segment, dropsDeletions))
   }
 
-  /// Copies what is needed of a segment behind the log's end.
+  /// Copies what is needed of a segment behind the log's end; true if deletions went.
   ///
   /// If it throws `integrity`, what was copied is current there, and the segment stays with what it superseded.
-  private mutating func move(_ segment: UInt32) throws(ServeError) {
+  private mutating func move(_ segment: UInt32) throws(ServeError) -> Bool {
     repository.hints?.segments[segment, default: 0] += 0
     // What is gone with the segment, if it goes.
     var superseded: [ObjectID] = []
@@ -127,6 +128,7 @@ private struct Compaction {
     for id in dropped where repository.hints?.shadowIndex[id]?.isEmpty == true {
       repository.hints?.shadowIndex[id] = nil
     }
+    return !dropped.isEmpty
   }
 
   /// Whether a DELETE has to be kept: as long as an older entry of the object may be found in a replay.
@@ -148,13 +150,16 @@ private struct Compaction {
     guard !unused.isEmpty || hasMoved else { return nil }
     let last = try log.appendCommit()
     try complete(last)
+    try log.syncRemovals()
     return last
   }
 
   /// What was moved is durable under this commit: the old segments go.
   private mutating func complete(_ commit: UInt32) throws(ServeError) {
     repository.hints?.noteCommit(in: commit)
-    for segment in unused {
+    for (segment, dropsDeletions) in unused {
+      // A power cut must not bring back an object without its deletion.
+      if dropsDeletions { try log.syncRemovals() }
       let count = repository.hints?.segments.removeValue(forKey: segment) ?? 0
       if count != 0 { warnOfCount(count, segment) }
       try log.remove(segment)
