@@ -269,6 +269,19 @@ final class SegmentLog {
     unsyncedDirectories = []
   }
 
+  /// Makes segments durable that an earlier session has written, and may not have.
+  func makeDurable(after first: UInt32?, upTo last: UInt32) throws(ServeError) {
+    var directories: Set<String> = ["data"]
+    for segment in try segments() where segment <= last && first.map({ segment > $0 }) ?? true {
+      let file = try reader(of: segment)
+      try ServeError.doing("make durable", "segment \(segment)") { () throws(Errno) in try file.syncData() }
+      directories.insert(directory(of: segment))
+    }
+    try ServeError.doing("make durable", "segments") { () throws(Errno) in
+      for directory in directories { try root.sync(directory) }
+    }
+  }
+
   // MARK: Removing
 
   /// Removes all segments behind a committed one, or all; the next to be written is the one behind it.

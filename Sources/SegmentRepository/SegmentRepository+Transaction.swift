@@ -13,6 +13,7 @@ extension SegmentRepository {
     try settle()
     guard let index else { return }
     try removeUncommitted()
+    if let transactionID, hints != nil { try log.makeDurable(after: nil, upTo: transactionID) }
     if let transactionID, hints == nil {
       if let known = try loadHints(transactionID, index) {
         hints = known
