@@ -24,6 +24,10 @@ final class SegmentLog {
   /// Directories of which names were removed that a power cut may bring back.
   private var emptied: Set<String> = []
 
+  /// Whether nothing was committed yet. Then no segment's name is to be durable before those of the ones before it: by
+  /// their numbers, all from 0 on, the leavings of a first transaction are told from those of a lost repository.
+  private var isFirst = false
+
   private var readers: [UInt32: OpenFile] = [:]
   private static let mostReaders = 32
 
@@ -244,7 +248,7 @@ final class SegmentLog {
     // A large one is waited for at once, so that what a power cut can cost does not grow with a backup.
     if output.offset > Self.largestUnsynced { return try output.sync() }
     unsynced.append(output.file)
-    if unsynced.count > Self.mostUnsynced { try sync() }
+    if isFirst || unsynced.count > Self.mostUnsynced { try sync() }
   }
 
   /// Makes all segments that are finished, and their names, durable.
@@ -295,6 +299,7 @@ final class SegmentLog {
     // A commit among them would complete what is written in their place now.
     try syncRemovals()
     segment = last.map { $0 + 1 } ?? 0
+    isFirst = last == nil
     return count
   }
 
