@@ -21,6 +21,8 @@ final class SegmentLog {
   /// Closed segments whose data is not known to be durable, and directories with new names in them.
   private var unsynced: [OpenFile] = []
   private var unsyncedDirectories: Set<String> = []
+  /// Directories whose own names are durable; of others a killed session may have made them a moment ago.
+  private var knownDirectories: Set<String> = []
   /// Directories of which names were removed that a power cut may bring back.
   private var emptied: Set<String> = []
 
@@ -233,6 +235,7 @@ final class SegmentLog {
         return try root.file(name(of: segment), .createByMask)
       }
     }
+    if !knownDirectories.contains(directory(of: segment)) { unsyncedDirectories.insert("data") }
     unsyncedDirectories.insert(directory(of: segment))
     let output = OutputSegment(file, label: label)
     self.output = output
@@ -257,6 +260,7 @@ final class SegmentLog {
       for file in unsynced { try file.syncData() }
       for directory in unsyncedDirectories { try root.sync(directory) }
     }
+    if unsyncedDirectories.contains("data") { knownDirectories.formUnion(unsyncedDirectories) }
     unsynced = []
     unsyncedDirectories = []
   }
@@ -334,6 +338,7 @@ final class SegmentLog {
   /// Removes directories without segments, as far as that goes.
   func removeEmptyDirectories() throws(ServeError) {
     for directory in try directories() { try? root.removeDirectory("data/\(directory)") }
+    knownDirectories = []
     try ServeError.doing("make durable", "data") { () throws(Errno) in try root.sync("data") }
   }
 
