@@ -166,7 +166,7 @@ private struct CheckRun {
     say(.debug, "checking segment file \(log.name(of: segment))...")
     var isWhole = try verify(segment)
     if !isWhole, request.repairs {
-      say(.info, "attempting to recover \(log.name(of: segment))")
+      say(.info, "attempting to recover \(repository.label)/\(log.name(of: segment))")
       try log.recover(segment)
       isWhole = try verify(segment)
     }
