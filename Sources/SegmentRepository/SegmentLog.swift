@@ -304,6 +304,8 @@ final class SegmentLog {
     try syncRemovals()
     segment = last.map { $0 + 1 } ?? 0
     isFirst = last == nil
+    // Its commit is durable, or was made so when it was replayed.
+    if let last { knownDirectories.insert(directory(of: last)) }
     return count
   }
 
