@@ -31,6 +31,8 @@ private struct CheckRun {
   /// What is rebuilt from the segments.
   private var index = SegmentIndex()
   private var hints = Hints()
+  /// Segments written anew, in which what is left has other places.
+  private var recovered: Set<UInt32> = []
 
   init(repository: SegmentRepository, request: SegmentRepository.CheckRequest, isPartial: Bool) {
     (self.repository, self.request, self.isPartial) = (repository, request, isPartial)
@@ -168,6 +170,7 @@ private struct CheckRun {
     if !isWhole, request.repairs {
       say(.info, "attempting to recover \(repository.label)/\(log.name(of: segment))")
       try log.recover(segment)
+      recovered.insert(segment)
       isWhole = try verify(segment)
     }
     // A damaged one counts as empty, as a repair would leave no less of it.
@@ -217,6 +220,7 @@ private struct CheckRun {
     let rebuilt = index
     func compare(_ id: ObjectID, _ new: EntryLocation?, _ old: EntryLocation?) {
       guard new != old else { return }
+      if let new, let old, new.segment == old.segment, recovered.contains(new.segment) { return }
       lines.append(
         "ID: \(id.hex) rebuilt index: \(Self.padded(new)) committed index: \(Self.padded(old))")
     }
