@@ -37,7 +37,9 @@ extension SegmentRepository {
     let base = stored.flatMap { $0 < committed ? $0 : nil }
     try replay(from: base, to: committed)
     // The stored one takes no memory for its objects.
-    if try storeReplayed(committed, after: base), let stored = openIndex(committed) { (index, hints) = (stored, nil) }
+    if try storeReplayed(committed, after: base), let stored = openIndex(committed) {
+      (index, hints) = (stored, nil)
+    }
   }
 
   /// The transaction of the newest index that is not empty.
