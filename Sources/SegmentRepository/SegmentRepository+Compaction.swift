@@ -81,7 +81,8 @@ private struct Compaction {
     // What is gone with the segment, if it goes.
     var superseded: [ObjectID] = []
     var supersededBytes = 0
-    var dropped: [ObjectID] = []
+    // Objects whose last entry here is a deletion that goes.
+    var dropped: Set<ObjectID> = []
     var moved: [(id: ObjectID, size: Int)] = []
     do {
       var cursor = try log.cursor(segment, .everything)
@@ -92,6 +93,7 @@ private struct Compaction {
           guard try repository.index?.location(of: entry.id) == here else {
             superseded.append(entry.id)
             supersededBytes += entry.size
+            dropped.remove(entry.id)
             continue
           }
           try makeRoom(for: entry.id)
@@ -104,7 +106,7 @@ private struct Compaction {
         case .delete:
           guard try repository.index?.location(of: entry.id) == nil else { continue }
           guard isNeeded(deletionOf: entry.id, in: segment) else {
-            dropped.append(entry.id)
+            dropped.insert(entry.id)
             continue
           }
           try makeRoom(for: entry.id)
