@@ -155,8 +155,8 @@ extension SegmentRepository {
 
   func text(_ id: ObjectID) throws(ServeError) -> String {
     let object = try locate(id)
-    var bytes = [UInt8](repeating: 0, count: object.size)
-    try read(object, into: &bytes, at: 0)
+    var bytes: [UInt8] = []
+    try read(object, into: &bytes)
     return String(decoding: bytes, as: UTF8.self)
   }
 
