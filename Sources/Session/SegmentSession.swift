@@ -184,6 +184,8 @@ public final class SegmentSession {
     (current, wasDestroyed) = (nil, true)
     do {
       try place?.remove()
+    } catch .permissionDenied, .notPermitted {
+      // Where nothing but the repository is granted, the directory itself stays, empty.
     } catch {
       throw .system(SystemFailure("remove", "the repository's directory", error))
     }

@@ -90,9 +90,10 @@ import Testing
     return (bed, contents)
   }
 
-  private static func comparison(_ lost: [Int], of count: Int) -> [String] {
+  private static func comparison(_ lost: [Int], of count: Int, repairs: Bool = false) -> [String] {
+    // The original compares nothing when it repairs.
     lost.isEmpty
-      ? ["info Index object count match."]
+      ? (repairs ? [] : ["info Index object count match."])
       : [
         "error Index object count mismatch.", "error committed index: \(count) objects",
         "error rebuilt index:   \(count - lost.count) objects",
@@ -122,7 +123,7 @@ import Testing
         + Self.comparison(damage.lost, of: contents.count)
         + ["error Finished full repository check, errors found."])
     #expect(ids == Set(damage.lost.map { numbered($0).hex }))
-    #expect(bed.files == before)
+    #expect(bed.hasFiles(before))
     contents = [:]
   }
 
@@ -139,7 +140,7 @@ import Testing
         + (damage.complaint.map {
           ["error Data integrity error: \($0)", "info attempting to recover /repo/\(damage.path)"]
         } ?? []) + ["info finished segment check at segment 11", "info Starting repository index check"]
-        + Self.comparison(damage.lostForGood, of: contents.count)
+        + Self.comparison(damage.lostForGood, of: contents.count, repairs: true)
         + ["info Finished full repository check, errors found and repaired."])
     #expect(ids == Set(damage.lostForGood.map { numbered($0).hex }))
     for number in damage.lostForGood { contents[numbered(number)] = nil }
@@ -169,8 +170,9 @@ import Testing
       #expect(
         bed.notes.lines(.info) == [
           "info Starting repository check", "info finished segment check at segment 11",
-          "info Starting repository index check", "info Index object count match.",
-          "info Finished full repository check, no problems found.",
+          "info Starting repository index check",
+        ] + Self.comparison([], of: 0, repairs: repairs) + [
+          "info Finished full repository check, no problems found."
         ])
     }
   }
@@ -228,7 +230,7 @@ import Testing
     request.repairs = true
     #expect(failure { () throws(ServeError) in _ = try session.check(request) } != nil)
     try session.close()
-    #expect(bed.files == before)
+    #expect(bed.hasFiles(before))
     var empty = try EngineBed()
     #expect(try !empty.check())
     #expect(empty.notes.lines() == ["error This repository contains no valid data."])

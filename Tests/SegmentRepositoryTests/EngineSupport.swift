@@ -112,6 +112,9 @@ struct EngineBed {
     return files
   }
 
+  /// Whether there are these and no others. Not a comparison that a failed expectation would print byte by byte.
+  func hasFiles(_ other: [String: [UInt8]]) -> Bool { files == other }
+
   /// Paths that no session may leave behind.
   var leftovers: [String] { disk.paths.filter { $0.contains("tmp") || $0.hasPrefix("lock.") } }
 
@@ -282,6 +285,15 @@ struct RawRepository {
       }
     }
     return faults
+  }
+
+  /// Bytes of a segment that are of no use.
+  func freeBytes(of segment: Int) -> Int {
+    let current = current
+    return entries.filter { $0.segment == segment }.reduce(0) { sum, entry in
+      let isCurrent = entry.tag == 0 && entry.id.flatMap { current[$0] }.map { $0 == (segment, entry.offset) } ?? false
+      return isCurrent ? sum : sum + entry.size
+    }
   }
 
   /// What is wrong with the stored hints of a repository of which no index was ever rebuilt.

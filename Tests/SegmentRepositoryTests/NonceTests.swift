@@ -35,7 +35,7 @@ import Testing
     let disk = SimulatedDisk()
     try disk.install(text, at: "nonce")
     let failure = #expect(throws: ServeError.self) { try file(disk).load() }
-    guard case .integrity(let reason) = failure else {
+    guard case .unsupported(let reason) = failure else {
       Issue.record("\(String(describing: failure))")
       return
     }
