@@ -138,15 +138,15 @@ private func contains(_ text: String, word: String) -> Bool {
   private static func numbers(in place: String) throws -> Set<Int> {
     let path = try #require(places[place], "the table names \(place), which is no place for such tests")
     guard let source = try? text(of: path) else { return [] }
-    return Set(source.matches(of: /func `W([0-9]+): /).compactMap { Int($0.1) })
+    return Set(source.matches(of: #/func `W([0-9]+): /#).compactMap { Int($0.1) })
   }
 
   private static func rows() throws -> [(number: Int, suites: [String])] {
     try text(of: "docs/rpc-borg1.md").split(separator: "\n").compactMap { line in
-      guard let match = line.firstMatch(of: /^\| W([0-9]+) \|/), let number = Int(match.1),
+      guard let match = line.firstMatch(of: #/^\| W([0-9]+) \|/#), let number = Int(match.1),
         let cell = line.split(separator: "|", omittingEmptySubsequences: false).dropLast().last
       else { return nil }
-      return (number, cell.matches(of: /`(\w+Tests)`/).map { String($0.1) })
+      return (number, cell.matches(of: #/`(\w+Tests)`/#).map { String($0.1) })
     }
   }
 
