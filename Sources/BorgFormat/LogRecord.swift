@@ -19,6 +19,8 @@ public enum Logger: String, Sendable {
   case fileIntegrity = "borg.crypto.file_integrity"
   /// What Borg's own command says, in its words.
   case archiver = "borg.archiver"
+  /// What Borg 1 says of errors that it answers in tuples.
+  case root
   /// The server about itself.
   case serve = "borg.serve"
   case progress = "borg.output.progress"

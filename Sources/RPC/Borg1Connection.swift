@@ -89,8 +89,11 @@ final class Borg1Connection: Sendable {
     var end = serve(&server, Borg1Incoming(arrived), patience)
     do {
       try session.close()
-    } catch .notLocked {
-      // Somebody broke the lock: nothing is left to release.
+    } catch .notLocked(let lock) {
+      // Somebody broke the lock: nothing is left to release, but what this client read may not have been one state.
+      reporter.log(
+        .error, .archiver, Borg1Error(.notLocked(lock), repository: "").message, messageID: "NotLocked")
+      end = .broken
     } catch {
       configuration.tell("closing the repository failed: \(Borg1Error(error, repository: "").message)")
       end = .broken

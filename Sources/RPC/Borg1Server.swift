@@ -27,7 +27,7 @@ struct Borg1Server {
       let error = Borg1Error(error, repository: path)
       switch request.form {
       // Clients of this form are told nothing more than a class and a line.
-      case .tuple where !error.isSilent: reporter.log(.error, .serve, error.message)
+      case .tuple where !error.isSilent: reporter.log(.error, .root, error.message)
       case .tuple, .map: reporter.log(.debug, .serve, "Answering with an error: \(error.message)")
       }
       error.append(to: &output, request.form, block[request.id], sysinfo: sysinfo)
@@ -50,7 +50,9 @@ struct Borg1Server {
       let isSound = try check(call)
       return reply(call) { $0.bool(isSound) }
     case .commit: try commit(call)
-    case .rollback: try session.repository.rollback()
+    case .rollback:
+      // A client that was interrupted does so too once it has destroyed what it had made.
+      if !session.wasDestroyed { try session.repository.rollback() }
     case .destroy: try session.destroy()
     case .count:
       let count = try session.repository.count()

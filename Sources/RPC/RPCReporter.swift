@@ -15,7 +15,7 @@ public struct LogFilter: Sendable {
   func admits(_ level: LogLevel, _ logger: Logger) -> Bool {
     switch logger {
     case .progress, .showVersion: true
-    case .repository, .serve, .locking, .fileIntegrity, .archiver:
+    case .repository, .serve, .locking, .fileIntegrity, .archiver, .root:
       level >= self.level
         || debugTopics.contains { logger.rawValue == $0 || logger.rawValue.hasPrefix($0 + ".") }
     }

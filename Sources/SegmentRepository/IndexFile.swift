@@ -27,7 +27,9 @@ final class IndexFile {
 
   /// Opens the file `name` and reads it once: its digest has to be the expected one, if there is one, and it has to hold
   /// as many entries as it says.
-  init(_ name: String, in root: Directory, expecting digest: FileDigest?) throws(Corruption) {
+  ///
+  /// `label` is the repository's path as the client spells it, for messages.
+  init(_ name: String, in root: Directory, label: String, expecting digest: FileDigest?) throws(Corruption) {
     do {
       file = try root.file(name)
       let size = try file.size()
@@ -54,7 +56,7 @@ final class IndexFile {
         throw Corruption(text: "Index holds \(live) entries and says \(header.entries)")
       }
       if let digest, digest.isKnown, !digester.matches(digest) {
-        throw Corruption(text: "File integrity verification failed: \(name)")
+        throw Corruption(text: "File failed integrity check: \(label)/\(name)")
       }
       empties = empty
       self.name = name
@@ -62,6 +64,8 @@ final class IndexFile {
       throw corruption
     } catch let fault as IndexFault {
       throw Corruption(text: fault.message)
+    } catch let error as Errno {
+      throw Corruption(text: "[Errno \(error.rawValue)] \(error.description): '\(label)/\(name)'")
     } catch {
       throw Corruption(text: "\(error)")
     }

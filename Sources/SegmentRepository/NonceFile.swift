@@ -26,7 +26,7 @@ struct NonceFile {
       return try NonceText.parse(text)
     } catch {
       switch error {
-      case .invalid(let reason): throw .integrity("Repository has an invalid nonce file: \(reason)")
+      case .invalid(let reason): throw .unsupported("Repository has an invalid nonce file: \(reason)")
       }
     }
   }

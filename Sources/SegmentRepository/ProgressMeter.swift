@@ -27,13 +27,12 @@ struct ProgressMeter {
   mutating func show(_ current: Int? = nil) {
     if let current { counter = current }
     let percent = total == 0 ? 100 : Double(counter) * 100 / Double(total)
-    let done = counter
     counter += 1
     guard percent >= next else { return }
     next += step
     reporter.progress(
       Progress(
-        operation: operation, messageID: messageID, message: "\(text) \(formatted(percent))%", current: done,
+        operation: operation, messageID: messageID, message: "\(text) \(formatted(percent))%", current: counter,
         total: total, isFinished: false))
   }
 

@@ -12,11 +12,14 @@ extension SegmentRepository {
       try requireWritable("repairing the repository")
       guard !isAppendOnly else { throw .argumentValue("\(label) is in append-only mode") }
     }
+    reporter.log(.info, .repository, "Starting repository check")
     guard !isActive else { throw .assertion("check in an open transaction") }
     let isPartial = request.maxDuration.map { $0 > .zero } ?? false
     guard !(request.repairs && isPartial) else { throw .assertion("a partial check cannot repair") }
     // Without a lock, only looking is safe.
     if lock != nil || request.repairs { try requireExclusiveForWriting() }
+    // What was derived from the disk before is not what is to be checked.
+    forget()
     defer { forget() }
     var run = CheckRun(repository: self, request: request, isPartial: isPartial)
     return try run.run()
@@ -47,7 +50,6 @@ private struct CheckRun {
   }
 
   mutating func run() throws(ServeError) -> Bool {
-    say(.info, "Starting repository check")
     try checkDirectory()
     let (transaction, committed) = try findTransaction()
     guard let transaction else {
@@ -167,7 +169,7 @@ private struct CheckRun {
     say(.debug, "checking segment file \(log.name(of: segment))...")
     var isWhole = try verify(segment)
     if !isWhole, request.repairs {
-      say(.info, "attempting to recover \(log.name(of: segment))")
+      say(.info, "attempting to recover \(repository.label)/\(log.name(of: segment))")
       try log.recover(segment)
       isWhole = try verify(segment)
     }
@@ -209,7 +211,7 @@ private struct CheckRun {
       report("Index object count mismatch.")
       report("committed index: \(committed.count) objects")
       report("rebuilt index:   \(index.count) objects")
-    } else {
+    } else if !request.repairs {
       say(.info, "Index object count match.")
     }
     guard try differs(from: committed) else { return }

@@ -80,7 +80,7 @@ private struct Compaction {
     // What is gone with the segment, if it goes.
     var superseded: [ObjectID: Int] = [:]
     var supersededBytes = 0
-    var dropped: [ObjectID] = []
+    var forgotten: [(id: ObjectID, shadows: [UInt32])] = []
     var moved: [(id: ObjectID, size: Int)] = []
     do {
       var cursor = try log.cursor(segment, .everything)
@@ -103,7 +103,14 @@ private struct Compaction {
         case .delete:
           guard try repository.index?.location(of: entry.id) == nil else { continue }
           guard isNeeded(deletionOf: entry.id, in: segment) else {
-            dropped.append(entry.id)
+            // All of the object's older entries are gone, or go with this segment: nothing more is known of it.
+            if let shadows = repository.hints?.shadowIndex[entry.id],
+              shadows.count == superseded[entry.id, default: 0]
+            {
+              repository.hints?.shadowIndex[entry.id] = nil
+              superseded[entry.id] = nil
+              forgotten.append((entry.id, shadows))
+            }
             continue
           }
           try makeRoom(for: entry.id)
@@ -115,6 +122,7 @@ private struct Compaction {
         }
       }
     } catch {
+      for (id, shadows) in forgotten { repository.hints?.shadowIndex[id] = shadows }
       for (id, size) in moved {
         repository.hints?.shadowIndex[id, default: []].append(segment)
         repository.hints?.storageQuotaUse += size
@@ -123,9 +131,6 @@ private struct Compaction {
     }
     repository.hints?.storageQuotaUse -= supersededBytes
     for (id, count) in superseded { repository.hints?.forgetShadows(of: id, in: segment, count) }
-    for id in dropped where repository.hints?.shadowIndex[id]?.isEmpty == true {
-      repository.hints?.shadowIndex[id] = nil
-    }
   }
 
   /// Whether a DELETE has to be kept: as long as an older entry of the object may be found in a replay.

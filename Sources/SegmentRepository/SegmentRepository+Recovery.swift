@@ -61,23 +61,31 @@ extension SegmentRepository {
     do {
       let digest = try integrity(of: transaction)?.index
       warn(of: digest, "index", transaction)
-      return SegmentIndex(try IndexFile("index.\(transaction)", in: root, expecting: digest))
-    } catch let corruption as IndexFile.Corruption {
-      reporter.log(
-        .warning, .repository,
-        "Repository index missing or corrupted, trying to recover from: \(corruption.text)")
+      return SegmentIndex(
+        try IndexFile("index.\(transaction)", in: root, label: label, expecting: digest))
     } catch {
       reporter.log(
-        .warning, .repository, "Repository index missing or corrupted, trying to recover from: \(error)")
+        .warning, .repository,
+        "Repository index missing or corrupted, trying to recover from: \(Self.reason(error))")
     }
     return nil
+  }
+
+  /// What is wrong with a file, in a few words.
+  private static func reason(_ error: any Error) -> String {
+    switch error {
+    case let corruption as IndexFile.Corruption: corruption.text
+    case ServeError.integrity(let text), HintsFault.corrupt(let text): text
+    case ServeError.system(let failure): "[Errno \(failure.code)] \(failure.reason): '\(failure.name)'"
+    default: "\(error)"
+    }
   }
 
   private func warn(of digest: FileDigest?, _ kind: String, _ transaction: UInt32) {
     guard let digest, !digest.isKnown else { return }
     reporter.log(
       .warning, .fileIntegrity,
-      "Cannot verify integrity of \(kind).\(transaction): Unknown algorithm '\(digest.algorithm)'")
+      "Cannot verify integrity of \(label)/\(kind).\(transaction): Unknown algorithm '\(digest.algorithm)'")
   }
 
   /// What is known of a transaction's files; nil if nothing is. Throws `integrity` if that itself is damaged: then its
@@ -123,25 +131,21 @@ extension SegmentRepository {
       let digest = try integrity(of: transaction)?.hints
       warn(of: digest, "hints", transaction)
       guard let bytes = try readSmallFile(name, limit: 1 << 30) else {
-        throw ServeError.integrity("\(name) is missing")
+        throw ServeError.integrity("[Errno 2] No such file or directory: '\(label)/\(name)'")
       }
       var digester = FileDigester(fileName: name)
       digester.update(bytes, bytes.indices)
       digester.part(FileDigest.final, at: bytes.count)
       if let digest, digest.isKnown, !digester.matches(digest) {
-        throw ServeError.integrity("File integrity verification failed: \(name)")
+        throw ServeError.integrity("File failed integrity check: \(label)/\(name)")
       }
       parsed = try Hints.parse(bytes)
     } catch HintsFault.unknownVersion(let version) {
       throw .argumentValue("Unknown hints file version: \(version)")
     } catch {
-      let reason =
-        switch error {
-        case ServeError.integrity(let text), HintsFault.corrupt(let text): text
-        default: "\(error)"
-        }
       reporter.log(
-        .warning, .repository, "Repository hints file missing or corrupted, trying to recover: \(reason)")
+        .warning, .repository,
+        "Repository hints file missing or corrupted, trying to recover: \(Self.reason(error))")
       return nil
     }
     switch parsed {

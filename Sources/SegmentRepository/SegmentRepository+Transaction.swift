@@ -14,16 +14,22 @@ extension SegmentRepository {
     try settle()
     guard let index else { return }
     try removeUncommitted()
-    if let transactionID, hints == nil {
-      if let known = try loadHints(transactionID, index) {
-        hints = known
-      } else {
-        try replay(from: nil, to: transactionID)
-      }
+    if let transactionID {
+      try loadHintsOrReplay(of: transactionID, index)
       hints?.forgetShadows(after: transactionID)
+      reportQuota()
     }
-    reportQuota()
     isActive = true
+  }
+
+  /// Has `hints` be those of the transaction, from memory, from the disk, or from the segments.
+  private func loadHintsOrReplay(of transaction: UInt32, _ index: SegmentIndex) throws(ServeError) {
+    guard hints == nil else { return }
+    if let known = try loadHints(transaction, index) {
+      hints = known
+    } else {
+      try replay(from: nil, to: transaction)
+    }
   }
 
   /// The exclusive lock: upgraded for clients that do not know the difference, and taken, as nothing else would keep
@@ -145,7 +151,7 @@ extension SegmentRepository {
 
   /// Makes everything written since the last commit durable and current, then compacts.
   ///
-  /// Without a transaction nothing is done. When it returns, the transaction is on stable storage, whatever became of
+  /// Without a transaction nothing is done but to compact. When it returns, the transaction is on stable storage, whatever became of
   /// compaction and index: those are mended by the next session, and a warning says so. If it throws, nothing of the
   /// transaction is kept.
   public func commit(_ request: CommitRequest) throws(ServeError) {
@@ -154,7 +160,7 @@ extension SegmentRepository {
       try abandonTransaction()
       throw doom
     }
-    guard isActive else { return }
+    if !isActive, try !beginCompaction(request) { return }
     guard lock?.holdsExclusive ?? true else {
       log.abandon()
       forget()
@@ -185,6 +191,14 @@ extension SegmentRepository {
       log.abandon()
     }
     forget()
+  }
+
+  /// Begins a transaction for the sake of compaction alone, if there may be something to compact.
+  private func beginCompaction(_ request: CommitRequest) throws(ServeError) -> Bool {
+    guard request.compact, !isAppendOnly, let lock, lock.holdsExclusive else { return false }
+    try begin()
+    isActive = transactionID != nil && hints?.compact.isEmpty == false
+    return isActive
   }
 
   /// Removes what the open transaction has written.

@@ -31,6 +31,8 @@ public final class SegmentRepository {
     public var isReadOnly = false
     /// Whether it was created a moment ago: it is removed again if there is no room for the first transaction.
     public var isNew = false
+    /// Numbers for the operations whose progress is reported.
+    public var operations = OperationNumbers()
 
     public init() {}
   }
@@ -94,7 +96,6 @@ public final class SegmentRepository {
   private var head = [UInt8](repeating: 0, count: headSize)
   private var headLength = 0
   private var headCRC: UInt32 = 0
-  private var operations = 0
 
   /// Bytes that are read of an entry before its size is known: small objects are read with one call.
   private static let headSize = 4096
@@ -224,10 +225,7 @@ public final class SegmentRepository {
     throw .assertion("bug in code, exclusive lock should exist here")
   }
 
-  func nextOperation() -> Int {
-    operations += 1
-    return operations
-  }
+  func nextOperation() -> Int { options.operations.next() }
 
   func stopIfCancelled() throws(ServeError) {
     if cancellation.isCancelled { throw .cancelled }
@@ -271,11 +269,16 @@ public final class SegmentRepository {
     guard header.size >= SegmentFormat.keyedHeaderSize else {
       throw fault(.tooSmall(segment: segment, offset: offset, size: header.size))
     }
-    guard header.tag == .put else { throw fault(.unacceptableTag(segment: segment, offset: offset)) }
-    guard ObjectID(bytes.span.extracting(9..<41)) == id else {
-      throw fault(.notWantedID(segment: segment, offset: offset))
-    }
     headCRC = header.crc
+    guard header.tag == .put, ObjectID(bytes.span.extracting(9..<41)) == id else {
+      // Damage is said to be damage, whatever it has hit.
+      var data: [UInt8] = []
+      try read(
+        LocatedObject(size: header.size - SegmentFormat.keyedHeaderSize, location: location), into: &data)
+      throw header.tag == .put
+        ? fault(.notWantedID(segment: segment, offset: offset))
+        : fault(.unacceptableTag(segment: segment, offset: offset))
+    }
     return header
   }
 

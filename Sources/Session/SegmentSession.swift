@@ -29,6 +29,10 @@ public final class SegmentSession {
   private let reporter: any Reporter
   private let cancellation: Cancellation
   private var current: SegmentRepository?
+  private var place: RepositoryLocation?
+  private let operations = OperationNumbers()
+  /// Whether the repository that was open last was destroyed by this session.
+  public private(set) var wasDestroyed = false
   /// Whether some `open` passed the restrictions.
   public private(set) var hasOpened = false
 
@@ -60,13 +64,17 @@ public final class SegmentSession {
     hasOpened = true
     if let refusal = configuration.refusal { throw refusal }
     if request.creates { try policy.require(.create, "creating a repository") }
-    try close()
+    do throws(ServeError) {
+      try close()
+    } catch .notLocked {
+      // Somebody broke its lock: nothing is left to release.
+    }
     if request.creates { try create(at: location, label, request) }
     let root = try directory(at: location, label)
     let repository = try SegmentRepository(
       root: root, label: label, options: options(request), identity: identity, reporter: reporter,
       cancellation: cancellation)
-    current = repository
+    (current, place, wasDestroyed) = (repository, location, false)
     return repository.id
   }
 
@@ -79,6 +87,7 @@ public final class SegmentSession {
     options.storageQuota = configuration.storageQuota
     options.isReadOnly = configuration.permissions == .readOnly
     options.isNew = request.creates
+    options.operations = operations
     return options
   }
 
@@ -172,7 +181,12 @@ public final class SegmentSession {
     guard let repository = current else { throw .notOpen }
     try policy.require(.destroy, "destroying the repository")
     try repository.destroy()
-    current = nil
+    (current, wasDestroyed) = (nil, true)
+    do {
+      try place?.remove()
+    } catch {
+      throw .system(SystemFailure("remove", "the repository's directory", error))
+    }
   }
 }
 
