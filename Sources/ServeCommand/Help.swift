@@ -92,8 +92,8 @@ enum Help {
        83  repository path not allowed, with --rest (*)
        85  a message that is not a request
     128+N  ended by signal N
-    With BORG_EXIT_CODES set to anything but modern, 83 and 85 become 2; after a
-    client of Borg 1.x 85 does so, too, where it is not set.
+    After a client of Borg 1.x 85 is 2 unless BORG_EXIT_CODES is modern.
+    With BORG_EXIT_CODES set to anything but modern, 83 and 85 become 2.
 
     """
 

@@ -191,7 +191,7 @@ struct Borg1ProtocolTests {
 
   @Test func `the log is in the form that the client knows`() throws {
     let before = try Client.exchange([Value.array([1, 1, "flags", []]).encoded])
-    #expect(before.log.first == "$LOG ERROR borg.serve Remote: RPC method flags is not valid.")
+    #expect(before.log.first == "$LOG ERROR root Remote: RPC method flags is not valid.")
     let after = try Client.exchange([Client.hello + Client.request(2, "flags")]) {
       $0.filter.level = .debug
     }
