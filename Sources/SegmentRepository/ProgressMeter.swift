@@ -32,8 +32,8 @@ struct ProgressMeter {
     next += step
     reporter.progress(
       Progress(
-        operation: operation, messageID: messageID, message: "\(text) \(formatted(percent))%", current: counter,
-        total: total, isFinished: false))
+        operation: operation, messageID: messageID, message: "\(text) \(formatted(percent))%",
+        current: counter, total: total, isFinished: false))
   }
 
   func finish() {

@@ -122,7 +122,9 @@ struct SegmentCursor {
     (windowStart, windowLength) = (start, 0)
     do {
       // What the window holds of it is read again: a window is a few entries long, and the kernel has it at hand.
+      windowLength = 0
       windowLength = try file.read(at: start, into: &window, count: window.count)
+      windowStart = start
     } catch {
       throw .system(SystemFailure("read", "segment \(segment)", error))
     }

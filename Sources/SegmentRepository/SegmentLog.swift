@@ -16,9 +16,19 @@ final class SegmentLog {
   /// The number of the segment that is being written, or that would be next.
   private(set) var segment: UInt32 = 0
   private var output: OutputSegment?
+  /// The segment of the last commit that was written here, which is durable.
+  private(set) var lastCommit: UInt32?
   /// Closed segments whose data is not known to be durable, and directories with new names in them.
   private var unsynced: [OpenFile] = []
   private var unsyncedDirectories: Set<String> = []
+  /// Directories whose own names are durable; of others a killed session may have made them a moment ago.
+  private var knownDirectories: Set<String> = []
+  /// Directories of which names were removed that a power cut may bring back.
+  private var emptied: Set<String> = []
+
+  /// Whether nothing was committed yet. Then no segment's name is to be durable before those of the ones before it: by
+  /// their numbers, all from 0 on, the leavings of a first transaction are told from those of a lost repository.
+  private var isFirst = false
 
   private var readers: [UInt32: OpenFile] = [:]
   private static let mostReaders = 32
@@ -195,9 +205,10 @@ final class SegmentLog {
       try sync()
     } catch {
       discardOutput()
-      _ = try? root.remove(name(of: committed))
+      try? remove(committed)
       throw error
     }
+    lastCommit = committed
     return committed
   }
 
@@ -205,19 +216,13 @@ final class SegmentLog {
   func appendIntermediateCommit() throws(ServeError) -> UInt32 {
     let output = try currentOutput()
     let committed = segment
-    do {
-      try output.flush()
-      try output.sync()
-      try sync()
-      try output.appendCommit()
-      try finishSegment()
-      try sync()
-    } catch {
-      // What it holds is where it was before, too, as nothing is removed without a commit.
-      discardOutput()
-      _ = try? root.remove(name(of: committed))
-      throw error
-    }
+    try output.flush()
+    try output.sync()
+    try sync()
+    try output.appendCommit()
+    try finishSegment()
+    try sync()
+    lastCommit = committed
     return committed
   }
 
@@ -239,6 +244,7 @@ final class SegmentLog {
         return try root.file(name(of: segment), .createByMask)
       }
     }
+    if !knownDirectories.contains(directory(of: segment)) { unsyncedDirectories.insert("data") }
     unsyncedDirectories.insert(directory(of: segment))
     let output = OutputSegment(file, label: label)
     self.output = output
@@ -254,7 +260,7 @@ final class SegmentLog {
     // A large one is waited for at once, so that what a power cut can cost does not grow with a backup.
     if output.offset > Self.largestUnsynced { return try output.sync() }
     unsynced.append(output.file)
-    if unsynced.count > Self.mostUnsynced { try sync() }
+    if isFirst || unsynced.count > Self.mostUnsynced { try sync() }
   }
 
   /// Makes all segments that are finished, and their names, durable.
@@ -263,6 +269,7 @@ final class SegmentLog {
       for file in unsynced { try file.syncData() }
       for directory in unsyncedDirectories { try root.sync(directory) }
     }
+    if unsyncedDirectories.contains("data") { knownDirectories.formUnion(unsyncedDirectories) }
     unsynced = []
     unsyncedDirectories = []
   }
@@ -279,6 +286,19 @@ final class SegmentLog {
     unsyncedDirectories = []
   }
 
+  /// Makes segments durable that an earlier session has written, and may not have.
+  func makeDurable(after first: UInt32?, upTo last: UInt32) throws(ServeError) {
+    var directories: Set<String> = ["data"]
+    for segment in try segments() where segment <= last && first.map({ segment > $0 }) ?? true {
+      let file = try reader(of: segment)
+      try ServeError.doing("make durable", "segment \(segment)") { () throws(Errno) in try file.syncData() }
+      directories.insert(directory(of: segment))
+    }
+    try ServeError.doing("make durable", "segments") { () throws(Errno) in
+      for directory in directories { try root.sync(directory) }
+    }
+  }
+
   // MARK: Removing
 
   /// Removes all segments behind a committed one, or all; the next to be written is the one behind it.
@@ -289,7 +309,12 @@ final class SegmentLog {
       try remove(segment)
       count += 1
     }
+    // A commit among them would complete what is written in their place now.
+    try syncRemovals()
     segment = last.map { $0 &+ 1 } ?? 0
+    isFirst = last == nil
+    // Its commit is durable, or was made so when it was replayed.
+    if let last { knownDirectories.insert(directory(of: last)) }
     return count
   }
 
@@ -301,14 +326,30 @@ final class SegmentLog {
 
   func remove(_ segment: UInt32) throws(ServeError) {
     readers[segment] = nil
-    _ = try ServeError.doing("remove", "segment \(segment)") { () throws(Errno) in
+    let isRemoved = try ServeError.doing("remove", "segment \(segment)") { () throws(Errno) in
       try root.remove(name(of: segment))
     }
+    if isRemoved { emptied.insert(directory(of: segment)) }
+  }
+
+  /// Makes the removal of segments durable.
+  func syncRemovals() throws(ServeError) {
+    for directory in emptied {
+      try ServeError.doing("make durable", directory) { () throws(Errno) in
+        do throws(Errno) {
+          try root.sync(directory)
+        } catch .noSuchFileOrDirectory {
+          // Gone as a whole, and its names with it.
+        }
+      }
+    }
+    emptied = []
   }
 
   /// Removes directories without segments, as far as that goes.
   func removeEmptyDirectories() throws(ServeError) {
     for directory in try directories() { try? root.removeDirectory("data/\(directory)") }
+    knownDirectories = []
     try ServeError.doing("make durable", "data") { () throws(Errno) in try root.sync("data") }
   }
 

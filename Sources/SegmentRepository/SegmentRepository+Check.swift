@@ -35,6 +35,8 @@ private struct CheckRun {
   /// What is rebuilt from the segments.
   private var index = SegmentIndex()
   private var hints = Hints()
+  /// Segments written anew, in which what is left has other places.
+  private var recovered: Set<UInt32> = []
 
   init(repository: SegmentRepository, request: SegmentRepository.CheckRequest, isPartial: Bool) {
     (self.repository, self.request, self.isPartial) = (repository, request, isPartial)
@@ -171,6 +173,7 @@ private struct CheckRun {
     if !isWhole, request.repairs {
       say(.info, "attempting to recover \(repository.label)/\(log.name(of: segment))")
       try log.recover(segment)
+      recovered.insert(segment)
       isWhole = try verify(segment)
     }
     // A damaged one counts as empty, as a repair would leave no less of it.
@@ -221,6 +224,7 @@ private struct CheckRun {
     let rebuilt = index
     func compare(_ id: ObjectID, _ new: EntryLocation?, _ old: EntryLocation?) {
       guard new != old else { return }
+      if let new, let old, new.segment == old.segment, recovered.contains(new.segment) { return }
       guard lines.count < Self.mostLines else {
         more += 1
         return

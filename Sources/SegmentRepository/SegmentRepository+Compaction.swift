@@ -40,7 +40,9 @@ private struct Compaction {
   /// The transaction of the index on the disk, from which a crash would have everything replayed.
   let settled: UInt32?
   /// Segments of which nothing is needed any more, once what was moved is committed.
-  private var unused: [UInt32] = []
+  private var unused: [(segment: UInt32, dropsDeletions: Bool)] = []
+  /// Whether anything was copied, which is current only under a commit behind it.
+  private var hasMoved = false
 
   init(repository: SegmentRepository, settled: UInt32?) {
     (self.repository, self.settled) = (repository, settled)
@@ -57,8 +59,9 @@ private struct Compaction {
       return
     }
     guard Double(free) / Double(size) > threshold else { return }
+    let dropsDeletions: Bool
     do {
-      try move(segment)
+      dropsDeletions = try move(segment)
     } catch .integrity(let text) {
       repository.reporter.log(
         .warning, .repository,
@@ -69,18 +72,19 @@ private struct Compaction {
     }
     let count = repository.hints?.segments[segment] ?? 0
     if count != 0 { warnOfCount(count, segment) }
-    unused.append(segment)
+    unused.append((segment, dropsDeletions))
   }
 
-  /// Copies what is needed of a segment behind the log's end.
+  /// Copies what is needed of a segment behind the log's end; true if deletions went.
   ///
   /// If it throws `integrity`, what was copied is current there, and the segment stays with what it superseded.
-  private mutating func move(_ segment: UInt32) throws(ServeError) {
+  private mutating func move(_ segment: UInt32) throws(ServeError) -> Bool {
     repository.hints?.segments[segment, default: 0] += 0
     // What is gone with the segment, if it goes.
     var superseded: [ObjectID: Int] = [:]
     var supersededBytes = 0
     var forgotten: [(id: ObjectID, shadows: [UInt32])] = []
+    var dropsDeletions = false
     var moved: [(id: ObjectID, size: Int)] = []
     do {
       var cursor = try log.cursor(segment, .everything)
@@ -94,8 +98,8 @@ private struct Compaction {
             continue
           }
           try makeRoom(for: entry.id)
-          hasWritten = true
           let location = try log.appendPut(entry.id, cursor.bytes, cursor.data(of: entry))
+          hasMoved = true
           repository.index?.set(entry.id, to: location, isNew: false)
           repository.hints?.segments[location.segment, default: 0] += 1
           repository.hints?.segments[segment, default: 0] -= 1
@@ -103,6 +107,7 @@ private struct Compaction {
         case .delete:
           guard try repository.index?.location(of: entry.id) == nil else { continue }
           guard isNeeded(deletionOf: entry.id, in: segment) else {
+            dropsDeletions = true
             // All of the object's older entries are gone, or go with this segment: nothing more is known of it.
             if let shadows = repository.hints?.shadowIndex[entry.id],
               shadows.count == superseded[entry.id, default: 0]
@@ -114,8 +119,8 @@ private struct Compaction {
             continue
           }
           try makeRoom(for: entry.id)
-          hasWritten = true
           let target = try log.appendDelete(entry.id)
+          hasMoved = true
           repository.hints?.compact[target, default: 0] += SegmentFormat.keyedHeaderSize
           repository.hints?.segments[target, default: 0] += 0
         case .commit: break
@@ -131,6 +136,7 @@ private struct Compaction {
     }
     repository.hints?.storageQuotaUse -= supersededBytes
     for (id, count) in superseded { repository.hints?.forgetShadows(of: id, in: segment, count) }
+    return dropsDeletions
   }
 
   /// Whether a DELETE has to be kept: as long as an older entry of the object may be found in a replay.
@@ -149,21 +155,19 @@ private struct Compaction {
 
   /// Commits what was moved, unless nothing was; returns that commit's segment.
   mutating func finish() throws(ServeError) -> UInt32? {
-    guard !unused.isEmpty || hasWritten || hasCompleted else { return nil }
+    guard !unused.isEmpty || hasMoved else { return nil }
     let last = try log.appendCommit()
     try complete(last)
+    try log.syncRemovals()
     return last
   }
 
-  private var hasCompleted = false
-  /// Whether something is current that is not committed where it is now.
-  private var hasWritten = false
-
   /// What was moved is durable under this commit: the old segments go.
   private mutating func complete(_ commit: UInt32) throws(ServeError) {
-    hasCompleted = true
     repository.hints?.noteCommit(in: commit)
-    for segment in unused {
+    for (segment, dropsDeletions) in unused {
+      // A power cut must not bring back an object without its deletion.
+      if dropsDeletions { try log.syncRemovals() }
       let count = repository.hints?.segments.removeValue(forKey: segment) ?? 0
       if count != 0 { warnOfCount(count, segment) }
       try log.remove(segment)

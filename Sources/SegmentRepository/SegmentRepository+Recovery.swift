@@ -37,8 +37,10 @@ extension SegmentRepository {
     }
     let base = stored.flatMap { $0 < committed ? $0 : nil }
     try replay(from: base, to: committed)
-    // Looked up in its file from now on, if that reads back.
-    if try storeReplayed(committed), let index = openIndex(committed) { (self.index, hints) = (index, nil) }
+    // The stored one takes no memory for its objects.
+    if try storeReplayed(committed, after: base), let stored = openIndex(committed) {
+      (index, hints) = (stored, nil)
+    }
   }
 
   /// The transaction of the newest index that is not empty.
@@ -260,7 +262,7 @@ extension SegmentRepository {
 
   /// Stores index and hints that a replay has found, if nobody else can be at work here; else they stay in memory, and
   /// the next one finds them again. True if they were stored.
-  private func storeReplayed(_ committed: UInt32) throws(ServeError) -> Bool {
+  private func storeReplayed(_ committed: UInt32, after earlier: UInt32?) throws(ServeError) -> Bool {
     guard !options.isReadOnly, let lock, let index, let hints else { return false }
     let isUpgraded = !lock.holdsExclusive
     if isUpgraded {
@@ -272,6 +274,8 @@ extension SegmentRepository {
     }
     defer { if isUpgraded { try? lock.downgrade() } }
     do {
+      // The process that has written them may have been killed before it did.
+      try log.makeDurable(after: earlier, upTo: committed)
       try storeIndex(index, hints, committed)
     } catch {
       reporter.log(.warning, .repository, "The recovered index cannot be stored: \(error)")

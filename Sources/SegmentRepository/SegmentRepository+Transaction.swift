@@ -15,6 +15,7 @@ extension SegmentRepository {
     guard let index else { return }
     try removeUncommitted()
     if let transactionID {
+      if hints != nil { try log.makeDurable(after: nil, upTo: transactionID) }
       try loadHintsOrReplay(of: transactionID, index)
       hints?.forgetShadows(after: transactionID)
       reportQuota()
@@ -188,7 +189,9 @@ extension SegmentRepository {
       reporter.log(
         .warning, .repository,
         "The transaction is committed, but what follows it failed and is left for the next one: \(error)")
+      // Copies under a commit that may not be durable must not become the only ones.
       log.abandon()
+      if lock?.holdsExclusive ?? false { _ = try? log.removeSegments(after: log.lastCommit) }
     }
     forget()
   }

@@ -7,5 +7,5 @@ public enum Version {
   ///
   /// The second word is the number, as in the original's `borg 2.0.0b18`, so `borg --version | cut -d' '
   /// -f2` works.
-  public static let line = "borg-serve \(number) (speaks borg 1.1-1.4, 2.0.0b16-b21)"
+  public static let line = "borg-serve \(number) (speaks borg 1.1-1.4 and 2.0.0b16-b21)"
 }
