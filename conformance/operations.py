@@ -30,6 +30,8 @@ import bed
 
 scenario = bed.Scenarios()
 VERSIONS = ["2.0.0b16", "2.0.0b18", "2.0.0b21"]
+# Lines with options of Borg 1.x are tried with a client of that.
+BORG1 = "1.4.5"
 ACCOUNT = "borg-under-test"
 UNSUPPORTED = "is not supported by this version yet"
 
@@ -102,7 +104,7 @@ class Bed:
         if self.isolated:
             self.user, self.inside = ACCOUNT, [str(self._mask_accounts())]
             self.own()
-        self.clients = {version: bed.Client(version, self.place, home=f"home-{version}") for version in VERSIONS}
+        self.clients = {version: bed.Client(version, self.place, home=f"home-{version}") for version in [*VERSIONS, BORG1]}
 
     def _mask_accounts(self):
         """A program that runs another one where /etc/passwd and /etc/shadow have one more account; nowhere else they do."""
@@ -134,6 +136,14 @@ class Bed:
         outcome = self.clients[version].run("-r", self.ssh.url(repository), *options, *arguments, cwd=cwd or self.source,
                                             environment={"BORG_RSH": rsh or self.ssh.rsh(key), **more.pop("environment", {})}, **more)
         outcome.command = [version, *outcome.command]
+        return outcome
+
+    def must1(self, key, repository, *arguments, succeeds=True, cwd=None):
+        """A command of a Borg 1.x client, which finds its repository in the environment; it has to succeed, or not to."""
+        environment = {"BORG_RSH": self.ssh.rsh(key), "BORG_REPO": f"ssh://{self.ssh.address}{repository}"}
+        outcome = self.clients[BORG1].run(*arguments, cwd=cwd or self.source, environment=environment)
+        if (outcome.code == 0) != succeeds:
+            raise bed.Failed(str(outcome))
         return outcome
 
     def must(self, *arguments, **more):
@@ -199,9 +209,13 @@ def written_lines(options, report):
         b.sshd(forced, blocks=sshd_block() if b.isolated else ())
         for number, recipe in enumerate(lines):
             key, version = f"key{number}", VERSIONS[number % len(VERSIONS)]
-            name = f"{recipe.source}: {re.sub('.*borg-serve serve ', '', recipe.command)} ({version})"
+            is_borg1 = re.search(r"--(append-only|storage-quota)\b", recipe.command)
+            name = f"{recipe.source}: {re.sub('.*borg-serve serve ', '', recipe.command)} ({BORG1 if is_borg1 else version})"
             try:
-                try_line(b, key, recipe, name, version)
+                if is_borg1:
+                    try_line_of_borg1(b, key, recipe, name, version)
+                else:
+                    try_line(b, key, recipe, name, version)
             except bed.Failed as error:
                 b.check(name, False, error)
         what_clients_ask_for(b, "key0", lines[0])
@@ -226,6 +240,38 @@ def try_line(b, key, recipe, name, version):
     if variable:
         shown = b.must(key, repository, "with-lock", *show_lock(repository), version=version).output
         b.check(f"{name}: the variable reaches the server", f'"{variable[1]}"' in shown, shown)
+
+
+def try_line_of_borg1(b, key, recipe, name, version):
+    """A line with options of Borg 1.x: its clients are served, clients of Borg 2 refused."""
+    repository = recipe.option("restrict-to-repository").replace("/srv/borg", str(b.root / key))
+    run = functools.partial(b.must1, key, repository)
+    os.makedirs(os.path.dirname(repository), exist_ok=True)
+    b.own()
+    run("init", "-e", "repokey")
+    run("create", "::first", "data")
+    target = b.place.directory("restored")
+    run("extract", "::first", cwd=target)
+    b.check(f"{name}: backup and restore", bed.fingerprint(target) == bed.fingerprint(b.source))
+    shutil.rmtree(target)
+    stored = lambda: {path.name for path in (b.place.path / repository / "data").rglob("*") if path.is_file()}
+    quota = recipe.option("storage-quota")
+    if quota:
+        config = (b.place.path / repository / "config").read_text()
+        number = int(quota.removesuffix("G")) * 10**9
+        b.check(f"{name}: the quota is the new repository's", f"storage_quota = {number}\n" in config, config)
+    else:
+        before = stored()
+        run("delete", "::first")
+        run("compact")
+        b.check(f"{name}: nothing is removed", before <= stored(), sorted(before - stored()))
+        lines = (b.place.path / repository / "transactions").read_text()
+        b.check(f"{name}: transactions are noted", re.match(r"transaction \d+, UTC time \d{4}-\d\d-\d\dT", lines), lines)
+        outcome = run("key", "change-passphrase", succeeds=False)
+        b.check(f"{name}: the key stays", "not permitted with --append-only" in outcome.output, outcome)
+        run("delete", "--force", succeeds=False)
+    outcome = b.run(key, f"{repository}", "repo-list", version=version)
+    b.check(f"{name}: nothing for Borg 2", outcome.code != 0 and "is for repositories of Borg 1.x" in outcome.output, outcome)
 
 
 def show_lock(repository):

@@ -5,8 +5,9 @@ enum Help {
            borg [options] serve [options]
            borg-serve authorize [options] KEYFILE
 
-    Serves Borg repositories to Borg clients over standard input and output, as
-    ssh starts it for a client with a repository at ssh://...
+    Serves Borg repositories to Borg clients, 1.1 to 1.4 and 2.0.0b16 to b21, over
+    standard input and output, as ssh starts it for a client with a repository at
+    ssh://...
     The client says which repository it wants; --repo and BORG_REPO do nothing.
 
     What is marked (*) is not supported by this version yet: it is refused, with a
@@ -30,10 +31,12 @@ enum Help {
                                           nothing
                               write-only  add; read no archives
                               read-only   read only
-      --append-only         Borg 1.x repositories: only append to segment files
-                            (*).
-      --storage-quota SIZE  Borg 1.x repositories: quota, as in 5G or 1.5T; at
-                            least 10M, or 0 for none (*).
+      --append-only         Borg 1.x repositories: what is in their logs stays, and
+                            their key. Repositories of Borg 2 are refused.
+      --storage-quota SIZE  Borg 1.x repositories: bytes that each may hold, as in
+                            5G or 1.5T; at least 10M, or 0 for none. Wins over a
+                            repository's own quota. Repositories of Borg 2 are
+                            refused unless it is 0.
 
     Transport:
       --socket[=PATH]       Listen on the unix socket PATH; without PATH on
@@ -89,6 +92,7 @@ enum Help {
        83  repository path not allowed, with --rest (*)
        85  a message that is not a request
     128+N  ended by signal N
+    After a client of Borg 1.x 85 is 2 unless BORG_EXIT_CODES is modern.
     With BORG_EXIT_CODES set to anything but modern, 83 and 85 become 2.
 
     """

@@ -148,6 +148,28 @@ struct Borg1ProtocolTests {
     }
   }
 
+  @Test(arguments: [Borg1Request.Form.map, .tuple])
+  func `W3: whatever an error is about, its answer can be packed`(form: Borg1Request.Form) throws {
+    let odd = String(decoding: [0x00, 0x0a, 0xff, 0xc3] as [UInt8], as: UTF8.self)
+    let errors: [ServeError] = [
+      .integrity(odd), .argumentValue(String(repeating: "x", count: 70_000)), .checkNeeded(""),
+      .lockFailed(odd, reason: odd), .storageQuotaExceeded(quota: .max, use: 0),
+      .insufficientFreeSpace(required: 0, available: .max), .markerUnknown(odd), .injected("divide"),
+      .system(SystemFailure(operation: "read", name: odd, code: -1, reason: odd)),
+    ]
+    for error in errors {
+      var output = Borg1Output()
+      Borg1Error(error, repository: odd).append(to: &output, form, [0x07], sysinfo: "")
+      var offset = 0
+      let answer = try Value(output.bytes, at: &offset)
+      #expect(offset == output.bytes.count)
+      switch form {
+      case .map: #expect(answer["exception_args"]?.array?.allSatisfy { $0.text != nil } == true, "\(error)")
+      case .tuple: #expect(answer.array?.dropFirst(2).allSatisfy { $0.text != nil } == true, "\(error)")
+      }
+    }
+  }
+
   @Test(arguments: ["info", "flags", "close", "__init__", ""])
   func `methods of others are no methods`(name: String) throws {
     let result = try Client.exchange([Client.hello + Client.request(2, name)])
