@@ -21,8 +21,14 @@ struct ConfigFile {
 
   /// Reads the config. Throws `repositoryInvalid` if there is none and `repositoryConfigInvalid` for what cannot be used.
   func load() throws(ServeError) -> RepositoryConfig {
-    let text = try ServeError.doing("read", "\(label)/\(Self.name)") { () throws(Errno) in
-      try root.content(Self.name, limit: Limits.repositoryConfig)
+    let text: [UInt8]?
+    do {
+      text = try root.content(Self.name, limit: Limits.repositoryConfig)
+    } catch .isDirectory {
+      // As in a repository of Borg 2.
+      throw .repositoryInvalid(label)
+    } catch {
+      throw .system(SystemFailure("read", "\(label)/\(Self.name)", error))
     }
     guard let text else { throw .repositoryInvalid(label) }
     do {

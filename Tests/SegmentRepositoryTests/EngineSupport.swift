@@ -291,7 +291,8 @@ struct RawRepository {
   func freeBytes(of segment: Int) -> Int {
     let current = current
     return entries.filter { $0.segment == segment }.reduce(0) { sum, entry in
-      let isCurrent = entry.tag == 0 && entry.id.flatMap { current[$0] }.map { $0 == (segment, entry.offset) } ?? false
+      let isCurrent =
+        entry.tag == 0 && entry.id.flatMap { current[$0] }.map { $0 == (segment, entry.offset) } ?? false
       return isCurrent ? sum : sum + entry.size
     }
   }
