@@ -13,7 +13,7 @@ PRELUDE = """#!{python}
 import functools, inspect, os, sys, textwrap
 import borg.archiver as archiver, borg.locking as locking, borg.repository as repository
 from borg.crypto.file_integrity import IntegrityCheckedFile
-from borg.helpers import msgpack
+from borg.helpers import Error, msgpack
 from borg.remote import RepositoryServer
 from borg.repository import LoggedIO, NSIndex, Repository
 
@@ -32,6 +32,9 @@ def edit(cls, name, *changes):
     setattr(cls, name, scope[name])
 
 {patches}
+edit(Repository, "check", *check_edits)
+for name, what, is_meant in refusals:
+    refusing(name, what, is_meant)
 sys.argv[0] = "borg"
 archiver.main()
 """
@@ -70,13 +73,27 @@ check_edits += [("if current_index and not repair:", "if current_index:"),
                 ("            else:\\n                logger.info('Index object count match.')", "            elif not repair:\\n                logger.info('Index object count match.')")]
 ''',
     "W13": '''
+class PermissionDenied(Error):
+    "Permission denied: {}."
+
 def protecting(open):
     def opening(self, *arguments, **more):
         answer = open(self, *arguments, **more)
+        self.repository.is_protected = self.append_only
         self.repository.append_only = self.repository.append_only or self.append_only
         return answer
     return opening
 wrap(RepositoryServer, "open")(protecting)
+
+def refusing(name, what, is_meant):
+    def make(method):
+        def refuse(self, *arguments, **more):
+            if self.is_protected and is_meant(more):
+                raise PermissionDenied(what + " is not permitted with --append-only")
+            return method(self, *arguments, **more)
+        return refuse
+    wrap(Repository, name)(make)
+refusals += [("destroy", "destroying the repository", lambda more: True), ("check", "repairing the repository", lambda more: more.get("repair"))]
 ''',
     "W15": '''
 edit(Repository, "compact_segments", ("    pi.finish()\\n", "    pi.finish()\\n    if not unused:\\n        return\\n"))
@@ -129,6 +146,6 @@ def program(place, numbers):
     path = place / "improved-borg"
     patches = "".join(PATCHES[number] for number in PATCHES if number in numbers)
     path.write_text(PRELUDE.format(python=bed.client_path(VERSION).with_name("python"),
-                                   patches=f'check_edits = []\n{patches}\nedit(Repository, "check", *check_edits)\n'))
+                                   patches=f'check_edits, refusals = [], []\n{patches}'))
     path.chmod(0o755)
     return path
