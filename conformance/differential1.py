@@ -902,6 +902,17 @@ for _threshold in (0.0, 0.1, 0.3, 0.5, 0.75, 1.0, 2.0):
 
 
 @stream()
+def compaction_rounds():
+    """Sizes halfway between two hundredths in decimal, but not in binary, are rounded as Python does."""
+    for size in (40135, 20235, 21435, 1005, 1015, 1000005):
+        yield from created() if size == 40135 else [opening()]
+        yield put(1, bytes(size - 41))
+        yield commit()
+        yield delete(1)
+        yield compacting()
+
+
+@stream()
 def compaction_defaults():
     """1.1 clients send save_space only and expect it to compact."""
     yield from half_empty()
@@ -1240,6 +1251,7 @@ for _name, _damage in INDEXES.items():
         yield opening(exclusive=False)
         yield get(1)
         yield call("__len__")
+        yield LOOK  # the lock is a shared one again
         yield RESTART
         yield hello()
         yield opening()
@@ -1252,6 +1264,20 @@ for _name, _damage in INDEXES.items():
     stream()(_index)
     if "lost" not in _name and "_index" not in _name and "stray" not in _name:
         stream()(_read)
+
+
+@stream()
+def damage_hints_then_rollback():
+    """What a transaction had to find out for itself is kept for the next one, even if it is given up."""
+    yield from filled()
+    yield edit("hints.*", truncate(10))
+    yield opening()
+    yield put(40)
+    yield call("rollback")
+    yield opening()  # which closes what was being written
+    yield LOOK
+    yield put(41)
+    yield commit()
 
 
 @stream(logs=False, disk=False)
