@@ -66,6 +66,7 @@ DIFFERENCES = {
     "W23": "errors name paths as the client spelt them (AlreadyExists no parent), and hold no traceback, no command line and no kernel; in tuple form their text is the message, as there is no traceback to refer to",
     "W24": "commit without a transaction answers nil or one clear error, and an open that fails leaves no lock",
     "X1": "a wait for a lock says of the same file once that it is malformed or stale",
+    "X2": "the COMMIT that a repair adds is in the hints as every other, so that compaction finds it",
 }
 # W2, an unknown marker of `list` that kills 1.1 and 1.2, is answered as by 1.4.
 
@@ -1293,25 +1294,27 @@ def damage_integrity_garbage():
     yield Step("sound", "", 9)
 
 
-@stream(logs=False, disk=False)
+@stream()
 def check_commits_lost():
     yield from filled()
     yield disk(lambda d: [path.unlink() for path in (d / "repo/data/0").iterdir() if path.stat().st_size == 17], "lose all commits")
     yield opening()
     yield get(1)
-    yield differs(check(), "W5", returns(False))
+    yield check()
+    yield check(repair=True)
+    yield from CHECKED
 
 
-@stream(logs=False, disk=False)
+@stream()
 def check_segments_lost():
     yield from filled()
     yield disk(lambda d: [path.unlink() for path in (d / "repo/data/0").iterdir()], "lose all segments")
     yield opening()
     yield get(1)
-    yield differs(check(), "W5", returns(False))
+    yield check()
 
 
-@stream(logs=False)
+@stream()
 def check_repair_lost_segment():
     yield from filled()
     yield edit("data/0/*", lose, last=False)
@@ -1320,8 +1323,7 @@ def check_repair_lost_segment():
     yield RESTART
     yield hello()
     yield opening()
-    yield differs(check(repair=True), "W6", returns(True))
-    yield differs(Step("logged", "ERROR", "\"ERROR\""), "W6", lambda found: found)
+    yield check(repair=True)
     yield from CHECKED
     yield put(40)
     yield commit()

@@ -138,6 +138,12 @@ class Once:
 logger, locking.logger = locking.logger, Once()
 wrap(locking.Lock, "acquire")(lambda acquire: lambda self, *arguments, **more: (Once.said.clear(), acquire(self, *arguments, **more))[1])
 ''',
+    "X2": '''
+check_edits += [("        self.io.write_commit()\\n", """        segment = self.io.write_commit()
+        self.segments.setdefault(segment, 0)
+        self.compact[segment] += LoggedIO.header_fmt.size
+""")]
+''',
 }
 
 

@@ -100,7 +100,7 @@ FAULTS = {
 WEAKNESSES = {
     "W5": "check_segment_commit_flipped|damage_newer_index", "W6": "check_segment_data_flipped", "W13": "appendonly_served",
     "W15": "compaction_threshold_2.0", "W16": "transaction_reads", "W17": "damage_index_flipped|damage_older_index",
-    "X1": "lock_malformed",
+    "X1": "lock_malformed", "X2": "check_commits_lost",
 }
 
 
