@@ -45,7 +45,7 @@ struct ProgressMeter {
 
   /// Right-aligned in three characters, as `%3.0f` and `%3.1f` have it.
   private func formatted(_ percent: Double) -> String {
-    let tenths = Int((percent * (digits == 0 ? 1 : 10)).rounded(.toNearestOrEven))
+    let tenths = FileSize.rounded(percent, times: digits == 0 ? 1 : 10)
     let number = digits == 0 ? "\(tenths)" : "\(tenths / 10).\(tenths % 10)"
     return String(repeating: " ", count: max(0, 3 - number.utf8.count)) + number
   }

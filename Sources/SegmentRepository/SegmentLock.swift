@@ -28,6 +28,8 @@ final class SegmentLock {
   private let reporter: any Reporter
   private let cancellation: Cancellation
   private var mode = Mode.none
+  /// Holders that were said to be gone.
+  private var reported: Set<LockHolder> = []
   /// The right to touch the lock's files, among the sessions of this process.
   private var claim: SessionLocks.Token?
   /// Found when the lock is first wanted: the name service may have to be asked, and the disk.
@@ -327,13 +329,16 @@ final class SegmentLock {
     } catch {
       throw rosterFailure(error)
     }
-    let living = { [reporter] (holders: [LockHolder], kind: String) in
+    let living = { [self] (holders: [LockHolder], kind: String) in
       holders.filter { other in
         guard files.isStale(other) else { return true }
-        reporter.log(
-          .warning, .locking,
-          "Removed stale \(kind) roster lock for host \(other.host) pid \(other.process) thread \(other.thread)."
-        )
+        // Once for each, however often the roster is looked at until it is ours to write.
+        if reported.insert(other).inserted {
+          reporter.log(
+            .warning, .locking,
+            "Removed stale \(kind) roster lock for host \(other.host) pid \(other.process) thread \(other.thread)."
+          )
+        }
         return false
       }
     }

@@ -262,13 +262,13 @@ extension SegmentRepository {
 
   /// Stores index and hints that a replay has found, if nobody else can be at work here; else they stay in memory, and
   /// the next one finds them again. True if they were stored.
-  private func storeReplayed(_ committed: UInt32, after earlier: UInt32?) throws(ServeError) -> Bool {
+  func storeReplayed(_ committed: UInt32, after earlier: UInt32?) throws(ServeError) -> Bool {
     guard !options.isReadOnly, let lock, let index, let hints else { return false }
     let isUpgraded = !lock.holdsExclusive
     if isUpgraded {
       do {
         try lock.upgrade(wait: .zero)
-      } catch .lockTimeout, .lockFailed {
+      } catch .lockTimeout, .lockFailed, .notLocked {
         return false
       }
     }

@@ -30,6 +30,8 @@ extension SegmentRepository {
       hints = known
     } else {
       try replay(from: nil, to: transaction)
+      // Found once: a transaction that is given up would have to find it again.
+      _ = try storeReplayed(transaction, after: nil)
     }
   }
 
