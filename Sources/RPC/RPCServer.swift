@@ -148,9 +148,9 @@ final class RPCServer: RequestHandler {
   }
 
   private func open(_ call: RPCCall) throws(ServeError) -> Answer {
+    let path = try call.path("path")
     let kind: RepositoryKind = try call.bool("v1_or_v2") ? .borg1 : .borg2
     state.withLock { $0.kind = kind }
-    let path = try call.path("path")
     let label = String(decoding: path, as: UTF8.self).shortened
     if kind == .borg1 {
       try session.close()
