@@ -8,6 +8,8 @@ public enum ServeError: Error, Equatable, Sendable {
   case repositoryExists(String)
   case repositoryInvalid(String)
   case repositoryConfigInvalid(String, detail: String)
+  /// A repository of another version than the one asked for: which.
+  case repositoryVersion(String, Int)
   /// Something else, or a directory that is not empty, is where a repository was to be created.
   case pathAlreadyExists(String)
   /// The directory in which a repository was to be created is missing.

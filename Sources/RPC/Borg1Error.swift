@@ -56,6 +56,9 @@ struct Borg1Error: Equatable {
       self.init(
         "InvalidRepositoryConfig", [path, detail],
         "\(path) does not have a valid configuration. Check repo config [\(detail)].")
+    case .repositoryVersion(let path, let version):
+      let detail = "repository version \(version) is not supported by this borg version"
+      self.init(.repositoryConfigInvalid(path, detail: detail), repository: repository)
     case .repositoryAttic(let path):
       self.init("AtticRepository", [path], "Attic repository detected. Please run \"borg upgrade \(path)\".")
     case .checkNeeded(let text):

@@ -44,6 +44,15 @@ struct RPCCall: Sendable {
     }
   }
 
+  func double(_ name: StaticString) throws(ServeError) -> Double? {
+    switch request.value(name) {
+    case nil, .nil: nil
+    case .int(let value): Double(value)
+    case .float(let value): value
+    default: throw wrongType(name, "a number")
+    }
+  }
+
   func text(_ name: StaticString) throws(ServeError) -> String {
     guard let text = try optionalText(name) else { throw missing(name) }
     return text

@@ -1,6 +1,7 @@
 public import BorgFormat
 public import Disk
 public import ObjectRepository
+import SegmentRepository
 public import Session
 import Storage
 import Synchronization
@@ -70,7 +71,12 @@ public final class RPCConnection: Sendable {
     let session = Session(
       configuration: configuration.session, owner: configuration.owner, reporter: reporter,
       cancellation: cancellation)
-    let server = RPCServer(session: session, reporter: reporter, sysinfo: configuration.sysinfo)
+    let borg1 = Borg1Source(
+      SegmentSession(
+        configuration: configuration.session, identity: LockIdentity(of: configuration.owner),
+        reporter: reporter, cancellation: cancellation))
+    let server = RPCServer(
+      session: session, borg1: borg1, reporter: reporter, sysinfo: configuration.sysinfo)
     (self.input, self.output, self.session, self.server) = (input, output, session, server)
     self.reporter = reporter
     let tell = configuration.tell
@@ -138,7 +144,7 @@ public final class RPCConnection: Sendable {
     var end = read(after: arrived)
     pipeline.endInput()
     do {
-      try session.close()
+      try server.close()
     } catch .notLocked {
       // Somebody broke the lock: nothing is left to release.
     } catch {
@@ -235,10 +241,11 @@ public final class RPCConnection: Sendable {
   private func upload(for hole: RPCRequestParser.Hole, _ method: String?, _ incoming: Incoming)
     -> Result<any Upload, ServeError>
   {
-    let limit = method.map { RPCMethod(rawValue: $0)?.valueLimit ?? 0 } ?? Limits.chunkIndex
-    guard hole.length <= limit else { return .failure(.integrity("value of \(hole.length) bytes")) }
+    guard hole.length <= server.valueLimit(of: method) else {
+      return .failure(.integrity("value of \(hole.length) bytes"))
+    }
     guard !incoming.hasValue else { return .failure(.argumentValue("more than one large value")) }
-    return Result { () throws(ServeError) in try session.upload() }
+    return Result { () throws(ServeError) in try server.upload() }
   }
 }
 

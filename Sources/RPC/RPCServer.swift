@@ -13,23 +13,31 @@ final class RPCServer: RequestHandler {
   private let sysinfo: String
   private let state = Mutex(State())
 
+  /// Repositories of Borg 1.x. Held over I/O: it is this that lets one thread at a time into their engine, and nobody
+  /// waits for it, since `lane` sends such requests one way; but for those that arrive together with their `open`.
+  private let borg1: Mutex<Borg1Source>
+
   private struct State {
     var client: BorgVersion?
-    /// From the first `open` on, even a refused one, all methods are known.
-    var hasOpened = false
+    /// What the last `open`, even a refused one, was for: it decides which methods there are, and who answers them.
+    var kind: RepositoryKind?
     /// The path of the last repository that was opened, for messages.
     var path = ""
   }
 
-  init(session: Session, reporter: any Reporter, sysinfo: String) {
+  init(session: Session, borg1: sending Borg1Source, reporter: any Reporter, sysinfo: String) {
     self.session = session
+    self.borg1 = Mutex(borg1)
     self.reporter = reporter
     self.sysinfo = sysinfo
   }
 
+  private var kind: RepositoryKind? { state.withLock { $0.kind } }
+
   func lane(of call: RPCCall) -> Lane {
     switch RPCMethod(rawValue: call.request.method) {
     case .get, .put, .delete:
+      if kind == .borg1 { return Borg1Source.lane(of: call) }
       guard let id = try? call.id("id") else { return .exclusive }
       return .keyed(id.word0)
     default:
@@ -51,23 +59,47 @@ final class RPCServer: RequestHandler {
   }
 
   private func errorReply(_ error: ServeError, to id: MessageID) -> [UInt8] {
-    let (client, path) = state.withLock { ($0.client, $0.path) }
+    let (client, path, kind) = state.withLock { ($0.client, $0.path, $0.kind) }
     let available = try? session.repository.availableSpace()
     reporter.log(.debug, .serve, "Answering with an error: \(error)")
-    return WireError(error, client: client, repository: path, available: available ?? nil)
-      .reply(to: id, sysinfo: sysinfo)
+    let wire = WireError(error, client: client, repository: path, available: available ?? nil)
+    return (kind == .borg1 ? wire.rebuildableForBorg1 : wire).reply(to: id, sysinfo: sysinfo)
+  }
+
+  /// Closes what is open: everything durable, the lock released.
+  func close() throws(ServeError) {
+    let ended = Result { () throws(ServeError) in try session.close() }
+    try borg1.withLock { (source) throws(ServeError) in try source.close() }
+    try ended.get()
+  }
+
+  /// Begins a value that is too large to travel in memory.
+  ///
+  /// For the log of Borg 1.x it does so all the same: its entries begin with a checksum. See `Borg1Source.lane`.
+  func upload() throws(ServeError) -> any Upload {
+    kind == .borg1 ? MemoryStore().upload() : try session.upload()
+  }
+
+  /// The largest value of that method, if it is known already.
+  func valueLimit(of method: String?) -> Int {
+    let limit = method.map { RPCMethod(rawValue: $0)?.valueLimit ?? 0 } ?? Limits.chunkIndex
+    return kind == .borg1 ? min(limit, Limits.putData) : limit
   }
 
   // MARK: Methods
 
   private func perform(_ call: RPCCall) throws(ServeError) -> Answer {
-    guard let method = RPCMethod(rawValue: call.request.method),
-      method.isAllowedUnopened || state.withLock({ $0.hasOpened })
-    else { throw .methodUnknown(call.request.method.shortened) }
+    let kind = kind
+    guard let method = RPCMethod(rawValue: call.request.method), method.isKnown(after: kind) else {
+      throw .methodUnknown(call.request.method.shortened)
+    }
+    if kind == .borg1, !method.isOfConnection {
+      return try borg1.withLock { (source) throws(ServeError) in try source.answer(method, call) }
+    }
     switch method {
     case .negotiate: return try negotiate(call)
     case .open: return try open(call)
-    case .close: try session.close()
+    case .close: try close()
     case .destroy: try session.destroy()
     case .info: return try info(call)
     case .check: return try check(call)
@@ -76,20 +108,21 @@ final class RPCServer: RequestHandler {
     case .put: try put(call)
     case .delete: try delete(call)
     case .saveKey: try store(call, "keydata", as: RepositoryLayout.keyName)
-    case .loadKey: return reply(call, try session.repository.loadKey())
-    case .getManifest: return reply(call, try session.repository.manifest())
+    case .loadKey: return call.reply(try session.repository.loadKey())
+    case .getManifest: return call.reply(try session.repository.manifest())
     case .putManifest: try store(call, "data", as: RepositoryLayout.manifestName)
     case .breakLock: try session.repository.breakLock()
     case .storeList: return try storeList(call)
-    case .storeLoad: return reply(call, try session.repository.storeLoad(call.name("name")))
+    case .storeLoad: return call.reply(try session.repository.storeLoad(call.name("name")))
     case .storeStore: try store(call, "value", as: call.name("name"))
     case .storeDelete:
       try session.repository.storeDelete(call.name("name", deleted: call.bool("deleted")))
     case .storeMove: try storeMove(call)
     case .injectException: try injectException(call)
     case .count: throw .unsupported("__len__ is not supported for this repository.")
+    case .commit, .rollback: throw .methodUnknown(call.request.method)
     }
-    return reply(call) { $0.nil() }
+    return call.reply { $0.nil() }
   }
 
   private func negotiate(_ call: RPCCall) throws(ServeError) -> Answer {
@@ -105,7 +138,7 @@ final class RPCServer: RequestHandler {
     default: client = .reported
     }
     state.withLock { $0.client = client }
-    return reply(call) { writer in
+    return call.reply { writer in
       writer.map(count: 1)
       writer.string("server_version")
       let parts = BorgVersion.reported.parts
@@ -115,12 +148,17 @@ final class RPCServer: RequestHandler {
   }
 
   private func open(_ call: RPCCall) throws(ServeError) -> Answer {
-    state.withLock { $0.hasOpened = true }
     let path = try call.path("path")
+    let kind: RepositoryKind = try call.bool("v1_or_v2") ? .borg1 : .borg2
+    state.withLock { $0.kind = kind }
     let label = String(decoding: path, as: UTF8.self).shortened
-    guard try !call.bool("v1_or_v2") else {
-      throw .unsupported("This server does not serve Borg 1.x repositories yet (\(label)).")
+    if kind == .borg1 {
+      try session.close()
+      let id = try borg1.withLock { (source) throws(ServeError) in try source.open(call, path: path) }
+      state.withLock { $0.path = label }
+      return call.reply { $0.binary(id) }
     }
+    try borg1.withLock { (source) throws(ServeError) in try source.close() }
     let locks = try call.bool("lock", default: true)
     guard let wait = try call.duration("lock_wait") else {
       throw .argumentType("open() argument 'lock_wait' must be a number")
@@ -129,13 +167,13 @@ final class RPCServer: RequestHandler {
       locks: locks, isExclusive: try call.bool("exclusive"), lockWait: wait)
     let id = try session.open(path: path, creates: call.bool("create"), mode)
     state.withLock { $0.path = label }
-    return reply(call) { $0.binary(id) }
+    return call.reply { $0.binary(id) }
   }
 
   private func info(_ call: RPCCall) throws(ServeError) -> Answer {
     let repository = try session.repository
     try repository.refreshLock()
-    return reply(call) { writer in
+    return call.reply { writer in
       writer.map(count: 2)
       writer.string("id")
       writer.binary(repository.id)
@@ -149,7 +187,7 @@ final class RPCServer: RequestHandler {
       repairs: try call.bool("repair"), maxDuration: try call.duration("max_duration") ?? .zero,
       checkpoint: RepositoryLayout.checkpointName(for: state.withLock { $0.client }))
     let isSound = try session.repository.check(request)
-    return reply(call) { $0.bool(isSound) }
+    return call.reply { $0.bool(isSound) }
   }
 
   private func list(_ call: RPCCall) throws(ServeError) -> Answer {
@@ -164,7 +202,7 @@ final class RPCServer: RequestHandler {
     guard objects.count <= Limits.listPage else {
       throw .argumentValue("more than \(Limits.listPage) objects: list needs a limit")
     }
-    return reply(call, reserving: 48 * objects.count) { writer in
+    return call.reply(reserving: 48 * objects.count) { writer in
       writer.array(count: objects.count)
       for object in objects {
         writer.array(count: 2)
@@ -178,10 +216,10 @@ final class RPCServer: RequestHandler {
     let repository = try session.repository
     let readsData = try call.bool("read_data", default: true)
     if let id = try call.id("id"), let content = try repository.get(id, readsData: readsData) {
-      return reply(call, content)
+      return call.reply(content)
     }
     guard try !call.bool("raise_missing", default: true) else { throw .objectMissing(call.idText("id")) }
-    return reply(call) { $0.nil() }
+    return call.reply { $0.nil() }
   }
 
   private func put(_ call: RPCCall) throws(ServeError) {
@@ -214,7 +252,7 @@ final class RPCServer: RequestHandler {
     let directory = try call.text("name")
     let objects = try session.repository.storeList(
       directory == "." ? "" : directory, deleted: call.bool("deleted"))
-    return reply(call, reserving: 80 * objects.count) { writer in
+    return call.reply(reserving: 80 * objects.count) { writer in
       writer.array(count: objects.count)
       for object in objects {
         writer.array(count: 4)
@@ -253,36 +291,6 @@ final class RPCServer: RequestHandler {
     let isNewClient = state.withLock { $0.client.map { $0 >= .storeObjectNotFound } ?? false }
     guard known.contains(kind) || kind == "StoreObjectNotFound" && isNewClient else { return }
     throw .injected(kind)
-  }
-
-  // MARK: Replies
-
-  private func reply(
-    _ call: RPCCall, reserving capacity: Int = 64, _ result: (inout MessagePackWriter) -> Void
-  ) -> Answer {
-    var writer = MessagePackWriter(reserving: capacity + 16)
-    head(of: call, &writer)
-    result(&writer)
-    return .bytes(writer.bytes)
-  }
-
-  private func reply(_ call: RPCCall, _ content: ObjectRepository.Content) -> Answer {
-    switch content {
-    case .bytes(let bytes):
-      return reply(call, reserving: bytes.count) { $0.binary(bytes) }
-    case .object(let object, let count):
-      var writer = MessagePackWriter()
-      head(of: call, &writer)
-      writer.binaryHead(length: count)
-      return .stream(head: writer.bytes, object: object, count: count)
-    }
-  }
-
-  private func head(of call: RPCCall, _ writer: inout MessagePackWriter) {
-    writer.map(count: 2)
-    writer.string("i")
-    writer.raw(call.request.id.encoded)
-    writer.string("r")
   }
 }
 

@@ -32,6 +32,8 @@ struct WireError: Equatable {
       self.init("InvalidRepository", [path], "\(path) is not a valid repository.")
     case .repositoryConfigInvalid(let path, let detail):
       self.init("InvalidRepositoryConfig", [path, detail], "\(path) is not configured validly: \(detail)")
+    case .repositoryVersion(let path, let version):
+      self = .plain(Self.sentence(onVersion: version, of: path))
     case .pathAlreadyExists(let path):
       self.init("PathAlreadyExists", [path], "There is already something at \(path).")
     case .parentPathMissing(let path):
@@ -129,6 +131,37 @@ struct WireError: Equatable {
     default: self.init(kind, [first], first, trace: kind == "CheckNeeded" || kind == "IntegrityError")
     }
   }
+
+  /// What a client may do instead that asked for a repository of another version.
+  private static func sentence(onVersion version: Int, of path: String) -> String {
+    switch version {
+    case 1:
+      "\(path) is a repository of Borg 1.x. Borg 2 reads it as the source of `borg transfer`: "
+        + "with --other-repo and --from-borg1."
+    case 2:
+      "\(path) is a repository of version 2, which only early betas of Borg 2 made. It is not served: this server "
+        + "knows versions 1 and 3."
+    case 3: "\(path) is a repository of Borg 2, which is opened without --from-borg1."
+    default: "\(path) is a repository of version \(version), which this server does not know."
+    }
+  }
+
+  /// The same for a client that has asked for a repository of Borg 1.x: the class by which it reaches those rebuilds
+  /// fewer exceptions, and nothing catches what it makes of the others. They go out as `Error`, which every client
+  /// prints as one line.
+  ///
+  /// Source: borg 2.0.0b16 to b21 `src/borg/legacyremote.py`, `LegacyRemoteRepository.call_many`.
+  var rebuildableForBorg1: WireError {
+    Self.rebuiltForBorg1.contains(exceptionClass) ? self : .plain(message)
+  }
+
+  private static let rebuiltForBorg1: Set<String> = [
+    "Error", "DoesNotExist", "AlreadyExists", "CheckNeeded", "IntegrityError", "PathNotAllowed",
+    "PathPermissionDenied", "ParentPathDoesNotExist", "ObjectNotFound", "InvalidRPCMethod", "LockTimeout",
+    "LockFailed", "NotLocked",
+    // Asked for by `inject_exception` alone, by a test that expects it.
+    "ZeroDivisionError",
+  ]
 
   private static func plain(_ message: String) -> WireError { WireError("Error", [message], message) }
 

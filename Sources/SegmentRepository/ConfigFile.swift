@@ -19,7 +19,8 @@ struct ConfigFile {
     (self.root, self.label, self.reporter) = (root, label, reporter)
   }
 
-  /// Reads the config. Throws `repositoryInvalid` if there is none and `repositoryConfigInvalid` for what cannot be used.
+  /// Reads the config. Throws `repositoryInvalid` if there is none, `repositoryVersion` for another one than 1, and
+  /// `repositoryConfigInvalid` for what cannot be used otherwise.
   func load() throws(ServeError) -> RepositoryConfig {
     let text: [UInt8]?
     do {
@@ -35,7 +36,8 @@ struct ConfigFile {
       return try RepositoryConfig(parsing: text)
     } catch {
       switch error {
-      case .noSection, .unsupportedVersion, .segmentsTooLarge:
+      case .unsupportedVersion(let version): throw .repositoryVersion(label, version)
+      case .noSection, .segmentsTooLarge:
         throw .repositoryConfigInvalid(label, detail: error.reason ?? "")
       case .invalid(let reason): throw .repositoryConfigInvalid(label, detail: reason)
       }

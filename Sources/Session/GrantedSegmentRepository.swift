@@ -23,15 +23,22 @@ public struct GrantedSegmentRepository {
     return try repository.count()
   }
 
-  /// See `SegmentRepository.locate`. In the mode `write-only` only the manifest is found.
-  public func locate(_ id: ObjectID) throws(ServeError) -> SegmentRepository.LocatedObject {
+  /// What a client does that reads in the mode `write-only`, as far as one of Borg 1.x that makes a backup can be told.
+  ///
+  /// Stock clients read archives here to bring their cache of chunks up to date, and go on with an empty one if they are
+  /// told that objects are missing: they would store everything again.
+  private static var readingForBackup: String {
+    "reading objects (as a client does whose chunks cache is out of sync: have it synchronised once, by "
+      + "`borg info` with a key that may read)"
+  }
+
+  /// See `SegmentRepository.locate`. In the mode `write-only` only the manifest is found; `activity` is what the refusal
+  /// of everything else says that the client does.
+  public func locate(_ id: ObjectID, for activity: String? = nil) throws(ServeError)
+    -> SegmentRepository.LocatedObject
+  {
     if !policy.denied.isDisjoint(with: .read), !id.isManifest {
-      // Stock clients read archives here to bring their cache of chunks up to date, and go on with an empty one if they
-      // are told that objects are missing: they would store everything again.
-      throw policy.denial(
-        of:
-          "reading objects (as a client does whose chunks cache is out of sync: have it synchronised once, by "
-          + "`borg info` with a key that may read)")
+      throw policy.denial(of: activity ?? Self.readingForBackup)
     }
     return try repository.locate(id)
   }
@@ -121,6 +128,9 @@ public struct GrantedSegmentRepository {
 }
 
 extension ObjectID {
+  /// The id of the manifest of a Borg 1.x repository.
+  public static let manifest = ObjectID(0, 0, 0, 0)
+
   /// Whether this names the manifest of a Borg 1.x repository: all bytes are zero.
   var isManifest: Bool { word0 | word1 | word2 | word3 == 0 }
 }

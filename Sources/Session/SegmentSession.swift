@@ -19,6 +19,8 @@ public final class SegmentSession {
     public var lockWait: Duration?
     public var appendOnly = false
     public var makesParents = false
+    /// Whether the path may name home directories, as clients of Borg 1.x spell them.
+    public var expandsHome = true
 
     public init(path: [UInt8]) { self.path = path }
   }
@@ -55,12 +57,13 @@ public final class SegmentSession {
 
   /// Opens a repository; one that is open is closed first, once the new one's path is admitted. Returns its id.
   ///
-  /// Throws what the engine does, and `pathNotAllowed`, `permissionDenied`, `repositoryMissing`, `repositoryExists`,
+  /// Throws what the engine does, `repositoryVersion` for a repository of Borg 2, and `pathNotAllowed`, `permissionDenied`, `repositoryMissing`, `repositoryExists`,
   /// `pathAlreadyExists`, `parentPathMissing`, `pathPermissionDenied`.
   public func open(_ request: OpenRequest) throws(ServeError) -> [UInt8] {
     let label = String(decoding: request.path, as: UTF8.self)
     reporter.log(.debug, .serve, "Resolving repository path \(label.shortened)")
-    let location = try configuration.admit(ClientPath.expanded(request.path), label)
+    let location = try configuration.admit(
+      request.expandsHome ? ClientPath.expanded(request.path) : request.path, label)
     hasOpened = true
     if let refusal = configuration.refusal { throw refusal }
     if request.creates { try policy.require(.create, "creating a repository") }
@@ -71,6 +74,7 @@ public final class SegmentSession {
     }
     if request.creates { try create(at: location, label, request) }
     let root = try directory(at: location, label)
+    if root.isObjectRepository { throw .repositoryVersion(label, Int(RepositoryLayout.version)) }
     let repository = try SegmentRepository(
       root: root, label: label, options: options(request), identity: identity, reporter: reporter,
       cancellation: cancellation)
@@ -193,6 +197,12 @@ public final class SegmentSession {
 }
 
 extension Directory {
+  /// Whether this has the layout of a repository of Borg 2, of version 3.
+  fileprivate var isObjectRepository: Bool {
+    guard let status = try? status(Namespace.config.rawValue) else { return false }
+    return status.kind == .directory
+  }
+
   /// Whether a README says that this is a repository. Source: borg 1.4.5 `Repository.is_repository`.
   fileprivate var isRepository: Bool {
     guard let readme = try? file("README"), let start = try? readme.read(at: 0, count: 100) else {

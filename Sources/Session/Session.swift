@@ -1,6 +1,7 @@
 public import BorgFormat
 public import Disk
 public import ObjectRepository
+import SegmentRepository
 public import Storage
 import Synchronization
 import SystemPackage
@@ -110,6 +111,7 @@ public final class Session: Sendable {
       default: throw .system(SystemFailure("open", label, error))
       }
     }
+    if let version = SegmentRepository.version(in: root) { throw .repositoryVersion(label, version) }
     return try repository(
       in: PosixStore(root: root, label: label, options: try storeOptions(), location: location), mode)
   }

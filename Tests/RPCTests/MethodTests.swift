@@ -105,7 +105,8 @@ struct MethodTests {
       (["path": "/x", "lock_wait": 1, "create": "yes"], "TypeError"),
       (["path": "/x", "lock_wait": 1, "exclusive": []], "TypeError"),
       (["path": "/x", "lock_wait": 1, "lock": .binary([1])], "TypeError"),
-      (["path": "/x", "lock_wait": 1, "v1_or_v2": true], "Error"),
+      (["path": "/x", "lock_wait": 1, "v1_or_v2": true], "DoesNotExist"),
+      (["path": "/x", "lock_wait": 1, "v1_or_v2": true, "create": true], "Error"),
       (["path": "/nonexistent/x", "lock_wait": 1], "DoesNotExist"),
       (["path": .binary(Array("/nonexistent/x".utf8)), "lock_wait": 1.5], "DoesNotExist"),
       (

@@ -159,7 +159,7 @@ struct PermissionTests {
     for creates in [false, true] {
       let outcome = try client.call(
         "open", ["path": place.path, "create": .bool(creates), "lock_wait": 1, "v1_or_v2": true])
-      #expect(outcome.errorClass == "Error")
+      #expect(outcome.errorClass == (creates ? "Error" : "DoesNotExist"))
     }
     #expect(place.entries("repository") == nil)
   }

@@ -48,13 +48,18 @@ import Testing
 
   @Test(arguments: [
     ("", "no repository section found"), ("[other]\n", "no repository section found"),
-    ("[repository]\nversion = 2\n", "repository version 2 is not supported by this borg version"),
     ("[repository]\nversion = 1\nmax_segment_size = 4273995776\n", "max_segment_size >= 4273995776"),
   ])
   func `what cannot be used is refused in the original's words`(text: String, detail: String) throws {
     let disk = SimulatedDisk()
     try disk.install(text, at: "config")
     #expect(throws: ServeError.repositoryConfigInvalid("repo", detail: detail)) { try file(disk).load() }
+  }
+
+  @Test func `a repository of another version is named by it`() throws {
+    let disk = SimulatedDisk()
+    try disk.install("[repository]\nversion = 2\n", at: "config")
+    #expect(throws: ServeError.repositoryVersion("repo", 2)) { try file(disk).load() }
   }
 
   @Test func `without a config it is no repository`() {
