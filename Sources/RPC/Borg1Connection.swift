@@ -1,6 +1,5 @@
 import BorgFormat
 import Disk
-import ObjectRepository
 import SegmentRepository
 import Session
 import Synchronization
@@ -79,11 +78,9 @@ final class Borg1Connection: Sendable {
   func run(after arrived: [UInt8], patience: Duration) -> ConnectionEnd {
     state.withLock { $0.waker = ThreadWaker() }
     defer { state.withLock { $0.waker = nil } }
-    let owner = configuration.owner
     let session = SegmentSession(
       configuration: configuration.session,
-      identity: LockIdentity(
-        hostID: { owner.hostID }, processID: owner.processID, processIsAlive: owner.processIsAlive),
+      identity: configuration.lockIdentity,
       reporter: reporter, cancellation: cancellation)
     var server = Borg1Server(session: session, reporter: reporter, sysinfo: configuration.sysinfo)
     var end = serve(&server, Borg1Incoming(arrived), patience)

@@ -1,6 +1,7 @@
 public import BorgFormat
 public import Disk
 public import ObjectRepository
+import SegmentRepository
 public import Session
 import Storage
 import Synchronization
@@ -51,7 +52,10 @@ public final class RPCConnection: Sendable {
     public var filter = LogFilter()
     /// Describes the server in error replies, for bug reports.
     public var sysinfo = ""
-    public var owner: LockOwner
+    public let owner: LockOwner
+    /// The owner as the locks of Borg 1.x name it: copies of one configuration serve the sessions of one process, which
+    /// have to know of each other's locks.
+    let lockIdentity: LockIdentity
     /// Where the log goes that Borg 1.x has beside its protocol.
     public var borg1Log = Borg1Log.client(descriptor: 2)
     /// Whether that log is JSON before the client has negotiated, too.
@@ -61,7 +65,11 @@ public final class RPCConnection: Sendable {
     /// Takes one line for the administrator, where no client can be told.
     public var tell: @Sendable (String) -> Void = { printToStandardError("borg-serve: \($0)") }
 
-    public init(owner: LockOwner) { self.owner = owner }
+    public init(owner: LockOwner) {
+      self.owner = owner
+      lockIdentity = LockIdentity(
+        hostID: { owner.hostID }, processID: owner.processID, processIsAlive: owner.processIsAlive)
+    }
   }
 
   public init(input: ByteInput, output: ByteOutput, configuration: Configuration) {
