@@ -97,6 +97,7 @@ extension SegmentRepository {
     // A DELETE first, so that compaction keeps what it must of the old one.
     if let old { try logDeletion(of: id, at: old) }
     let location = try writing { () throws(ServeError) in try log.appendPut(id, bytes, range) }
+    hasEntries = true
     hints?.storageQuotaUse += size
     hints?.segments[location.segment, default: 0] += 1
     index?.set(id, to: location, isNew: old == nil)
@@ -116,6 +117,7 @@ extension SegmentRepository {
     // Read before anything is changed or written: an entry that cannot be read ends here.
     let size = try entrySize(at: old, of: id)
     let segment = try writing { () throws(ServeError) in try log.appendDelete(id) }
+    hasEntries = true
     hints?.shadowIndex[id, default: []].append(old.segment)
     hints?.segments[old.segment, default: 0] -= 1
     hints?.compact[old.segment, default: 0] += size
@@ -145,7 +147,7 @@ extension SegmentRepository {
 
   /// Makes everything written since the last commit durable and current, then compacts.
   ///
-  /// Without a transaction nothing is done. When it returns, the transaction is on stable storage, whatever became of
+  /// Without a transaction nothing is done, nor for one of nothing where the log only grows. When it returns, the transaction is on stable storage, whatever became of
   /// compaction and index: those are mended by the next session, and a warning says so. If it throws, nothing of the
   /// transaction is kept.
   public func commit(_ request: CommitRequest) throws(ServeError) {
@@ -155,6 +157,8 @@ extension SegmentRepository {
       throw doom
     }
     guard isActive else { return }
+    // What would never be removed again is not to grow by commits of nothing, which no quota counts.
+    if isAppendOnly, !hasEntries { return forget() }
     guard lock?.holdsExclusive ?? true else {
       log.abandon()
       forget()
