@@ -70,6 +70,11 @@ check_edits += [("    try:\\n        transaction_id = self.get_transaction_id()\
     # A repair compares, too; that nothing is lost needs no saying there.
     "W6": '''
 check_edits += [("if current_index and not repair:", "if current_index:"),
+                # What has only moved up in a recovered segment is not lost.
+                ("error_found = False\\n", "error_found = False\\n    recovered = set()\\n"),
+                ("self.io.recover_segment(segment, filename)\\n", "self.io.recover_segment(segment, filename)\\n                recovered.add(segment)\\n"),
+                ("current_value = current_index.get(key, not_found)\\n                if current_value != value:",
+                 "current_value = current_index.get(key, not_found)\\n                if current_value != value and not (current_value[0] == value[0] and value[0] in recovered):"),
                 ("            else:\\n                logger.info('Index object count match.')", "            elif not repair:\\n                logger.info('Index object count match.')")]
 ''',
     "W13": '''

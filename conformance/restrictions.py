@@ -6,6 +6,8 @@ it is checked never leads outside; that links inside a repository are followed o
 all system calls under a stock client, that nothing outside the granted roots is opened, made, renamed or removed, but for
 what the C library reads to start and to find the host's name. (That the kernel holds where our own check has a hole is a
 unit test: `KernelConfinementTests`.)
+
+All of it for both protocols: Borg 2's, and that of 1.x with its repositories.
 """
 
 import ctypes
@@ -16,6 +18,10 @@ import threading
 
 sys.dont_write_bytecode = True
 import bed
+import borg1
+
+PROTOCOLS = ("2", "1.x")
+AT_FDCWD, RENAME_EXCHANGE = -100, 2
 
 # Read-only, by the loader and the language's runtime before the program starts, and by the name service.
 SYSTEM = ("/sys/devices/system/cpu", "/etc/ld.so.cache", "/etc/ld.so.preload", "/lib", "/lib64", "/usr/lib", "/usr/lib64", "/etc/hosts", "/etc/host.conf", "/etc/hostname",
@@ -28,20 +34,32 @@ def kernel_confines():
     return ctypes.CDLL(None).syscall(444, None, 0, 1) >= 2
 
 
-def open_once(options, place, path, *arguments, create=False):
+def start(protocol, options, place, *arguments):
+    """A server that was told the client's version, if it has to be told."""
+    if protocol == "2":
+        return bed.Server(options.server, *arguments, cwd=place.path)
+    server = borg1.Server1(borg1.under_test(place, options), *arguments)
+    server.negotiate()
+    return server
+
+
+def open_once(protocol, options, place, path, *arguments, create=False):
     """What one `open` comes to on a server of its own: the repository's id, or the error's class."""
-    server = bed.Server(options.server, *arguments, cwd=place.path)
+    server = start(protocol, options, place, *arguments)
     try:
-        answer = server.call("open", path=path, create=create, exclusive=True, lock_wait=5)
+        # Borg 2 makes missing parents without being asked.
+        more = {"make_parent_dirs": True} if protocol == "1.x" else {}
+        answer = server.call("open", path=path, create=create, exclusive=True, lock_wait=5, **more)
         if answer.failed:
             return answer.error
-        server.call("close")
+        if protocol == "2":
+            server.call("close")
         return answer.value
     finally:
         server.end()
 
 
-def admission(options, report):
+def admission(protocol, options, report):
     """Paths that are admitted and paths that are not: each is created and opened, or neither."""
     place = bed.Place("admission", options.keep)
     try:
@@ -52,7 +70,7 @@ def admission(options, report):
         (root / "jail/absolute").symlink_to(root / "other")
         (root / "into").symlink_to("jail")
         (root / "loop").symlink_to("loop")
-        foreign = open_once(options, place, str(root / "other/theirs"), create=True)
+        foreign = open_once(protocol, options, place, str(root / "other/theirs"), create=True)
         path, repository = "--restrict-to-path", "--restrict-to-repository"
         odd = os.fsencode(root) + b"/jail/\xff\xfe"
         cases = [  # restrictions, path, admitted
@@ -87,24 +105,26 @@ def admission(options, report):
         for arguments, name, admitted in cases:
             arguments = [str(argument) for argument in arguments]
             target = name if isinstance(name, bytes) else str(root / name)
-            created = open_once(options, place, target, *arguments, create=True)
-            opened = open_once(options, place, target, *arguments)
+            created = open_once(protocol, options, place, target, *arguments, create=True)
+            opened = open_once(protocol, options, place, target, *arguments)
             shown = " ".join(arguments).replace(str(root), "")
             good = isinstance(created, bytes) and created == opened if admitted else created == opened == "PathNotAllowed"
-            report.check(f"{shown}: {name!r} is {'admitted' if admitted else 'refused'}", good, f"create: {created!r}, open: {opened!r}")
-        report.check("nothing was made outside", sorted(os.listdir(root / "other")) == ["theirs"] and os.listdir(root / "jail2") == ["h"],
+            report.check(f"{protocol}: {shown}: {name!r} is {'admitted' if admitted else 'refused'}", good, f"create: {created!r}, open: {opened!r}")
+        report.check(f"{protocol}: nothing was made outside", sorted(os.listdir(root / "other")) == ["theirs"] and os.listdir(root / "jail2") == ["h"],
                      sorted(os.listdir(root / "other")))
-        report.check("the foreign repository is what it was", open_once(options, place, str(root / "other/theirs")) == foreign)
+        report.check(f"{protocol}: the foreign repository is what it was", open_once(protocol, options, place, str(root / "other/theirs")) == foreign)
 
-        server = bed.Server(options.server, path, str(root / "jail"), "--debug", cwd=place.path)
+        server = start(protocol, options, place, path, str(root / "jail"), "--debug")
         first = server.call("open", path=str(root / "jail/a"), exclusive=True, lock_wait=5)
         second = server.call("open", path=str(root / "other/theirs"), exclusive=True, lock_wait=5)
-        report.check("a second open is held against the restriction, too", not first.failed and second.error == "PathNotAllowed", second)
-        report.check("and leaves the first one open", server.call("info").value["id"] == first.value)
-        told = [record["msg"] for record in server.take_logs() if "onfined by the kernel" in record["msg"]]
+        report.check(f"{protocol}: a second open is held against the restriction, too", not first.failed and second.error == "PathNotAllowed", second)
+        still = server.call("info").value["id"] == first.value if protocol == "2" else server.call("__len__").value == 0
+        report.check(f"{protocol}: and leaves the first one open", still)
+        said = [record["msg"] for record in server.take_logs()] if protocol == "2" else server.said().splitlines()
+        told = [line.removeprefix("DEBUG ") for line in said if "onfined by the kernel" in line]
         confined = kernel_confines()
         expected = "Confined by the kernel to one directory" if confined else "Not confined by the kernel, as "
-        report.check("--debug says whether the kernel confines", len(told) == 1 and told[0].startswith(expected), told)
+        report.check(f"{protocol}: --debug says whether the kernel confines", len(told) == 1 and told[0].startswith(expected), told)
         if not confined:
             report.skip("the kernel's confinement", "it has no Landlock of version 2")
         server.end()
@@ -112,15 +132,15 @@ def admission(options, report):
         place.close()
 
 
-def swapped_links(options, report):
+def swapped_links(protocol, options, report):
     """A path that somebody else changes all the time between one inside and one outside."""
     for what in ("last", "middle"):
         place = bed.Place("swapped", options.keep)
         try:
             root, outside = place.directory("granted"), place.directory("outside")
             (root / "real").mkdir()
-            inside_id = open_once(options, place, str(root / "real/r"), create=True)
-            outside_id = open_once(options, place, str(outside / "r"), create=True)
+            inside_id = open_once(protocol, options, place, str(root / "real/r"), create=True)
+            outside_id = open_once(protocol, options, place, str(outside / "r"), create=True)
             # The name is a link inside, then one outside, then a directory: exchanged by rename.
             name = root / "name"
             targets = ("real/r", outside / "r") if what == "last" else ("real", outside)
@@ -137,7 +157,7 @@ def swapped_links(options, report):
             flipper.start()
             outcomes = {}
             try:
-                server = bed.Server(options.server, "--restrict-to-path", str(root), cwd=place.path)
+                server = start(protocol, options, place, "--restrict-to-path", str(root))
                 path = str(name if what == "last" else name / "r")
                 for _ in range(400):
                     answer = server.call("open", path=path, lock=False, lock_wait=1)
@@ -148,15 +168,87 @@ def swapped_links(options, report):
                 stop.set()
                 flipper.join()
             proved = outcomes.get("inside", 0) > 0 and outcomes.get("PathNotAllowed", 0) > 0 and flips[0] > 400
-            report.check(f"swapped links, {what} element: never outside", proved and not set(outcomes) - {"inside", "PathNotAllowed", "DoesNotExist"},
+            report.check(f"{protocol}: swapped links, {what} element: never outside", proved and not set(outcomes) - {"inside", "PathNotAllowed", "DoesNotExist"},
                          f"{outcomes}, {flips[0]} changes", f"{outcomes}, {flips[0]} changes")
-            staged = [name for name in os.listdir(outside / "r") if name.endswith(".tmp")]
-            report.check(f"swapped links, {what} element: nothing was left outside", not bed.lock_files(outside / "r") and not staged)
+            staged = [name for name in os.listdir(outside / "r") if name.endswith(".tmp") or name.startswith("lock.")]
+            report.check(f"{protocol}: swapped links, {what} element: nothing was left outside", not bed.lock_files(outside / "r") and not staged)
         finally:
             place.close()
 
 
-def links_inside(options, report):
+def client_of(protocol, place, ours, repository):
+    """A function that runs a command of a stock client, {} being the repository's place in it where 1.x names it."""
+    if protocol == "2":
+        client = bed.Client(bed.ORIGINAL_VERSION, place, repository=ours.url(repository), rsh=ours.rsh)
+        return client.run
+    client = borg1.Client(borg1.Program(place, "1.4.5", bed.client_path("1.4.5"), "1.4.5"), place)
+    url = f"ssh://test{repository}"
+    return lambda *words, cwd=None: client.run(*(word.replace("{}", url) for word in words), rsh=ours.rsh, cwd=cwd)
+
+
+COMMANDS = {
+    "2": {"init": ("repo-create", "-e", "none"), "one": ("create", "one", "."), "two": ("create", "two", "."), "list": ("repo-list",),
+          "check": ("check",), "delete": ("delete", "one"), "compact": ("compact",), "extract one": ("extract", "one"),
+          "extract two": ("extract", "two", "--dry-run"), "destroy": ("repo-delete",)},
+    "1.x": {"init": ("init", "-e", "none", "{}"), "one": ("create", "{}::one", "."), "two": ("create", "{}::two", "."), "list": ("list", "{}"),
+            "check": ("check", "{}"), "delete": ("delete", "{}::one"), "compact": ("compact", "--threshold", "0", "{}"),
+            "extract one": ("extract", "{}::one"), "extract two": ("extract", "--dry-run", "{}::two"), "destroy": ("delete", "{}")},
+}  # fmt: skip
+
+
+def swapped_data(protocol, options, report):
+    """`data/`, and a directory in it, exchanged for a link to another repository's all the time, while clients read and write."""
+    if protocol == "2":
+        return
+    for name in ("data", "data/0"):
+        place = bed.Place("data", options.keep)
+        try:
+            root, outside = place.directory("granted"), place.directory("outside")
+            for where, data in ((root / "r", b"inside"), (outside / "r", b"OUTSIDE")):
+                server = start(protocol, options, place)
+                server.must("open", path=str(where), create=True, exclusive=True, lock_wait=5)
+                server.must("put", id=b"1" * 32, data=data)
+                server.must("commit")
+                server.end()
+            before = bed.fingerprint(outside)
+            real, stop, flips = root / "r" / name, threading.Event(), [0]
+
+            # Outside the directory and in it by turns, in one step each.
+            os.symlink(outside / "r" / name, root / "aside")
+            exchange = ctypes.CDLL(None, use_errno=True).renameat2
+            arguments = (AT_FDCWD, os.fsencode(root / "aside"), AT_FDCWD, os.fsencode(real), RENAME_EXCHANGE)
+
+            def flip():
+                while not stop.is_set():
+                    flips[0] += exchange(*arguments) == 0
+
+            flipper = threading.Thread(target=flip)
+            flipper.start()
+            values, failed = set(), 0
+            try:
+                server = start(protocol, options, place, "--restrict-to-path", str(root))
+                for _ in range(100):
+                    answer = server.call("open", path=str(root / "r"), exclusive=True, lock_wait=5)
+                    if not answer.failed:
+                        answer = server.call("get", id=b"1" * 32)
+                        values |= set() if answer.failed else {answer.value}
+                        server.call("put", id=b"2" * 32, data=b"new")
+                        server.call("check")
+                        answer = server.call("commit")
+                    failed += answer.failed
+                server.end()
+            finally:
+                stop.set()
+                flipper.join()
+            note = f"{flips[0]} changes, {failed} of 100 failed"
+            report.check(f"{protocol}: swapped {name}: nothing of outside is read", values == {b"inside"} and flips[0] > 300, values, note)
+            report.check(f"{protocol}: swapped {name}: nothing is changed outside", bed.fingerprint(outside) == before,
+                         bed.difference(before, bed.fingerprint(outside)))
+        finally:
+            place.close()
+
+
+def links_inside(protocol, options, report):
     """`data/` on another disk: followed where that is granted, and not followed where it is not."""
     for granted in (True, False):
         place = bed.Place("links", options.keep)
@@ -165,28 +257,28 @@ def links_inside(options, report):
             disk = place.directory("granted/disk" if granted else "disk")
             repository = root / "repository"
             ours = bed.Pipes(place, "ours", options.server, "--restrict-to-path", str(root))
-            client = bed.Client(bed.ORIGINAL_VERSION, place, repository=ours.url(repository), rsh=ours.rsh)
+            run, commands = client_of(protocol, place, ours, repository), COMMANDS[protocol]
             source = place.directory("source")
             for number in range(20):
                 (source / f"{number}").write_bytes(os.urandom(5000))
             expected = bed.fingerprint(source)
-            steps = [client.run("repo-create", "-e", "none"), client.run("create", "one", ".", cwd=source)]
+            steps = [run(*commands["init"]), run(*commands["one"], cwd=source)]
             os.rename(repository / "data", disk / "data")
             (repository / "data").symlink_to(disk / "data")
             before = bed.fingerprint(disk)
             (source / "new").write_bytes(os.urandom(5000))
-            steps.append(client.run("create", "two", ".", cwd=source))
+            steps.append(run(*commands["two"], cwd=source))
             target = place.directory("target")
-            steps.append(client.run("extract", "one", cwd=target))
-            steps.append(client.run("check"))
+            steps.append(run(*commands["extract one"], cwd=target))
+            steps.append(run(*commands["check"]))
             codes = [step.code for step in steps]
             if granted:
                 good = codes == [0] * 5 and bed.fingerprint(target) == expected and bed.fingerprint(disk) != before
-                report.check("a link to what is granted is followed", good, "\n".join(map(str, steps)))
+                report.check(f"{protocol}: a link to what is granted is followed", good, "\n".join(map(str, steps)))
             else:
                 told = "Permission denied" in steps[2].output
                 good = codes[:2] == [0, 0] and 0 not in codes[2:] and told and bed.fingerprint(disk) == before
-                report.check("a link out of what is granted is not", good, "\n".join(map(str, steps)))
+                report.check(f"{protocol}: a link out of what is granted is not", good, "\n".join(map(str, steps)))
         finally:
             place.close()
 
@@ -216,7 +308,7 @@ def within(path, roots):
     return any(path == root or path.startswith(root.rstrip("/") + "/") for root in roots)
 
 
-def system_calls(options, report):
+def system_calls(protocol, options, report):
     """All that a server does to the file system in a repository's life, as the kernel sees it."""
     if not bed.shutil.which("strace"):
         return report.skip("system calls", "strace is missing (apt-get install strace)")
@@ -228,18 +320,17 @@ def system_calls(options, report):
             granted = str(root if kind == "--restrict-to-path" else repository)
             log = place / "calls"
             ours = bed.Pipes(place, "ours", options.server, kind, granted, wrapper=["strace", "-f", "-y", "-qq", "-A", "-o", str(log), "-e", "trace=%file,landlock_restrict_self"])
-            client = bed.Client(bed.ORIGINAL_VERSION, place, repository=ours.url(repository), rsh=ours.rsh)
+            run, commands = client_of(protocol, place, ours, repository), COMMANDS[protocol]
             source = place.directory("source")
             (source / "large").write_bytes(os.urandom(3 << 20))
             for number in range(50):
                 (source / f"{number}").write_bytes(os.urandom(3000))
-            commands = [("repo-create", "-e", "none"), ("create", "one", "."), ("create", "two", "."), ("repo-list",), ("check",),
-                        ("delete", "one"), ("compact",), ("extract", "two", "--dry-run"), ("repo-delete",), ("repo-create", "-e", "none")]
-            outcomes = [client.run(*command, cwd=source) for command in commands]
+            names = ("init", "one", "two", "list", "check", "delete", "compact", "extract two", "destroy", "init")
+            outcomes = [run(*commands[name], cwd=source) for name in names]
             failed = [outcome for outcome in outcomes if outcome.code != 0]
-            report.check(f"{kind}: a repository's life, from its creation to its deletion and again", not failed, "\n".join(map(str, failed)))
+            report.check(f"{protocol}: {kind}: a repository's life, from its creation to its deletion and again", not failed, "\n".join(map(str, failed)))
             confinements = sum(1 for call in complete_lines(log) if re.match(r"(landlock_restrict_self|syscall_0x1be)\(.* = 0", call))
-            report.check(f"{kind}: each of the processes confined itself", confinements == len(ours.pids()) or not kernel_confines(),
+            report.check(f"{protocol}: {kind}: each of the processes confined itself", confinements == len(ours.pids()) or not kernel_confines(),
                          f"{confinements} of {len(ours.pids())}")
             opened, changed, stray = 0, 0, []
             # The parent of a repository that did not exist yet is needed to make it.
@@ -259,7 +350,7 @@ def system_calls(options, report):
                         path = os.path.normpath(os.path.join(named["directory"] or str(place.path), named["name"]))
                         if not within(path, [granted]):
                             stray.append(call)
-            report.check(f"{kind}: nothing outside is opened or changed", not stray and opened > 500 and changed > 100,
+            report.check(f"{protocol}: {kind}: nothing outside is opened or changed", not stray and opened > 500 and changed > 100,
                          "\n".join(stray[:20]) or f"only {opened} opened, {changed} changed", f"{opened} opened, {changed} changed")
         finally:
             place.close()
@@ -268,8 +359,9 @@ def system_calls(options, report):
 def main():
     options = bed.parse(bed.parser(__doc__, limit=300))
     report = bed.Report()
-    for part in (admission, swapped_links, links_inside, system_calls):
-        part(options, report)
+    for protocol in PROTOCOLS:
+        for part in (admission, swapped_links, swapped_data, links_inside, system_calls):
+            part(protocol, options, report)
     return report.finish()
 
 

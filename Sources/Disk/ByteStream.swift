@@ -310,9 +310,19 @@ public func raiseOpenFileLimit() -> UInt64 {
 ///
 /// A reader that has stopped reading loses lines instead of holding up whoever has something to say: a server of
 /// sockets would stand still with its log.
+///
+/// What clients have said may be in it: control characters become question marks, so that nobody forges a line, and it is
+/// cut to what a pipe takes at once, 4096 bytes.
 public func printToStandardError(_ line: String) {
   var state = pollfd(fd: STDERR_FILENO, events: Int16(POLLOUT), revents: 0)
   guard unsafe poll(&state, 1, 0) == 1 else { return }
-  let bytes = Array((line + "\n").utf8)
-  try? ByteOutput(STDERR_FILENO).write(bytes, count: bytes.count)
+  var text = ""
+  for scalar in line.unicodeScalars {
+    let shown: Unicode.Scalar = scalar.properties.generalCategory == .control ? "?" : scalar
+    guard text.utf8.count + shown.utf8.count < Int(PIPE_BUF) else { break }
+    text.unicodeScalars.append(shown)
+  }
+  let bytes = Array((text + "\n").utf8)
+  // One call, for which there is room, so that lines of several threads do not mix.
+  _ = unsafe bytes.withUnsafeBytes { unsafe Glibc.write(STDERR_FILENO, $0.baseAddress, $0.count) }
 }

@@ -97,10 +97,10 @@ public enum Confinement {
     }
   }
 
-  /// What the C library reads to find this host's full name, which goes into lock objects.
+  /// What the C library reads to find this host's full name, which goes into lock objects, and users' homes.
   private static let nameServiceFiles = [
     "/etc/hosts", "/etc/host.conf", "/etc/hostname", "/etc/resolv.conf", "/etc/nsswitch.conf",
-    "/etc/gai.conf",
+    "/etc/gai.conf", "/etc/passwd", "/var/lib/sss",
     "/etc/services", "/etc/ld.so.cache", "/etc/ld.so.preload", "/lib", "/lib64", "/usr/lib", "/usr/lib64",
     "/usr/local/lib", "/run/systemd/resolve", "/run/nscd", "/run/resolvconf",
     "/run/NetworkManager/resolv.conf",

@@ -36,7 +36,7 @@ public struct GrantedRoots: Sendable {
   }
 
   /// The root that holds a resolved path which may also lie inside a repository; nil if none does.
-  func root(holding path: RepositoryPath) throws(Errno) -> RepositoryPath? {
+  public func root(holding path: RepositoryPath) throws(Errno) -> RepositoryPath? {
     Self.root(of: path, try Self.resolve(paths), try Self.resolve(repositories))
   }
 

@@ -1,6 +1,5 @@
 import BorgFormat
 import Disk
-import ObjectRepository
 import SegmentRepository
 import Session
 import Synchronization
@@ -46,6 +45,8 @@ final class Borg1Connection: Sendable {
   func interrupt() {
     isInterrupted.store(true, ordering: .sequentiallyConsistent)
     cancellation.cancel()
+    // Nor does the log's reader keep the lock any longer.
+    reporter.stopWaiting()
     input.interrupt()
   }
 
@@ -80,10 +81,13 @@ final class Borg1Connection: Sendable {
     state.withLock { $0.waker = ThreadWaker() }
     defer { state.withLock { $0.waker = nil } }
     let session = SegmentSession(
-      configuration: configuration.session, identity: LockIdentity(of: configuration.owner),
+      configuration: configuration.session,
+      identity: configuration.lockIdentity,
       reporter: reporter, cancellation: cancellation)
     var server = Borg1Server(session: session, reporter: reporter, sysinfo: configuration.sysinfo)
     var end = serve(&server, Borg1Incoming(arrived), patience)
+    // A client waits for the end now, and reads no log.
+    reporter.stopWaiting()
     do {
       try session.close()
     } catch .notLocked(let lock) {
@@ -95,8 +99,6 @@ final class Borg1Connection: Sendable {
       configuration.tell("closing the repository failed: \(Borg1Error(error, repository: "").message)")
       end = .broken
     }
-    // A client waits for the end now, and reads no log.
-    reporter.stopWaiting()
     reporter.begin()
     if end == .closed, !session.hasOpened {
       reporter.line("Borg 1.4.5: Got connection close before repository was opened.")

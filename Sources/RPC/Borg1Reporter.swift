@@ -74,7 +74,8 @@ final class Borg1Reporter: Reporter {
   /// A record with a `msgid`, by which programs know it.
   func log(_ level: LogLevel, _ logger: Logger, _ message: @autoclosure () -> String, messageID: String?) {
     guard filter.admits(level, logger) else { return }
-    let record = Record(level: level, logger: logger, message: message(), messageID: messageID)
+    let record = Record(
+      level: level, logger: logger, message: Self.bounded(message()), messageID: messageID)
     let isKept = state.withLock { state in
       guard !state.hasBegun else { return false }
       if state.early.count < Self.mostEarly { state.early.append(record) }
@@ -82,6 +83,16 @@ final class Borg1Reporter: Reporter {
     }
     if !isKept { send(record) }
   }
+
+  /// A message of which a line is made that a pipe takes at once, however much of it has to be escaped: clients cannot
+  /// read half a line.
+  private static func bounded(_ message: String) -> String {
+    guard message.utf8.count > mostBytes else { return message }
+    return String(decoding: message.utf8.prefix(mostBytes), as: UTF8.self) + " ..."
+  }
+
+  /// Each may become six: 4096 with what is around them.
+  private static let mostBytes = 600
 
   /// A line that clients print as it is.
   func line(_ text: String) {

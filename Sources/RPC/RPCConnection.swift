@@ -52,7 +52,10 @@ public final class RPCConnection: Sendable {
     public var filter = LogFilter()
     /// Describes the server in error replies, for bug reports.
     public var sysinfo = ""
-    public var owner: LockOwner
+    public let owner: LockOwner
+    /// The owner as the locks of Borg 1.x name it: copies of one configuration serve the sessions of one process, which
+    /// have to know of each other's locks.
+    let lockIdentity: LockIdentity
     /// Where the log goes that Borg 1.x has beside its protocol.
     public var borg1Log = Borg1Log.client(descriptor: 2)
     /// Whether that log is JSON before the client has negotiated, too.
@@ -62,7 +65,10 @@ public final class RPCConnection: Sendable {
     /// Takes one line for the administrator, where no client can be told.
     public var tell: @Sendable (String) -> Void = { printToStandardError("borg-serve: \($0)") }
 
-    public init(owner: LockOwner) { self.owner = owner }
+    public init(owner: LockOwner) {
+      self.owner = owner
+      lockIdentity = LockIdentity(of: owner)
+    }
   }
 
   public init(input: ByteInput, output: ByteOutput, configuration: Configuration) {
@@ -73,7 +79,7 @@ public final class RPCConnection: Sendable {
       cancellation: cancellation)
     let borg1 = Borg1Source(
       SegmentSession(
-        configuration: configuration.session, identity: LockIdentity(of: configuration.owner),
+        configuration: configuration.session, identity: configuration.lockIdentity,
         reporter: reporter, cancellation: cancellation))
     let server = RPCServer(
       session: session, borg1: borg1, reporter: reporter, sysinfo: configuration.sysinfo)

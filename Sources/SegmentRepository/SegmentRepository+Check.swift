@@ -161,8 +161,12 @@ private struct CheckRun {
   /// Keeps in the config how far a partial check has come; nothing is written if nothing changes.
   private func note(lastChecked: UInt32?) throws(ServeError) {
     let value = lastChecked.map { Int($0) }
-    guard repository.config.lastSegmentChecked != value, !repository.options.isReadOnly else { return }
-    var changed = repository.config
+    guard repository.config.lastSegmentChecked != value, request.notesProgress, !repository.options.isReadOnly
+    else {
+      return
+    }
+    // Clients store keys without the lock that a check holds.
+    var changed = try repository.configFile.load()
     changed.lastSegmentChecked = value
     try repository.saveConfig(changed)
   }
@@ -245,7 +249,10 @@ private struct CheckRun {
       return failure == nil
     }
     if let failure { throw failure }
-    for line in lines { report(line) }
+    for line in lines {
+      try repository.stopIfCancelled()
+      report(line)
+    }
     if more > 0 { report("... and \(more) objects more.") }
   }
 

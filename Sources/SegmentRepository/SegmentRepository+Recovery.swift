@@ -207,6 +207,7 @@ extension SegmentRepository {
       reporter: reporter, "Replaying segments", digits: 0)
     for (number, segment) in segments.enumerated() {
       meter.show(number)
+      try stopIfCancelled()
       guard start.map({ segment > $0 }) ?? true else { continue }
       guard segment <= committed else { break }
       try apply(segment, to: &index, &hints)

@@ -106,6 +106,7 @@ extension SegmentRepository {
     // A DELETE first, so that compaction keeps what it must of the old one.
     if let old { try logDeletion(of: id, at: old) }
     let location = try writing { () throws(ServeError) in try log.appendPut(id, bytes, range) }
+    hasEntries = true
     hints?.storageQuotaUse += size
     hints?.segments[location.segment, default: 0] += 1
     index?.set(id, to: location, isNew: old == nil)
@@ -125,6 +126,7 @@ extension SegmentRepository {
     // Read before anything is changed or written: an entry that cannot be read ends here.
     let size = try entrySize(at: old, of: id)
     let segment = try writing { () throws(ServeError) in try log.appendDelete(id) }
+    hasEntries = true
     hints?.shadowIndex[id, default: []].append(old.segment)
     hints?.segments[old.segment, default: 0] -= 1
     hints?.compact[old.segment, default: 0] += size
@@ -154,7 +156,8 @@ extension SegmentRepository {
 
   /// Makes everything written since the last commit durable and current, then compacts.
   ///
-  /// Without a transaction nothing is done but to compact. When it returns, the transaction is on stable storage, whatever became of
+  /// Without a transaction nothing is done, nor for one of nothing where the log only grows. When it returns, the
+  /// transaction is on stable storage, whatever became of
   /// compaction and index: those are mended by the next session, and a warning says so. If it throws, nothing of the
   /// transaction is kept.
   public func commit(_ request: CommitRequest) throws(ServeError) {
@@ -163,7 +166,9 @@ extension SegmentRepository {
       try abandonTransaction()
       throw doom
     }
-    if !isActive, try !beginCompaction(request) { return }
+    guard isActive else { return }
+    // What would never be removed again is not to grow by commits of nothing, which no quota counts.
+    if isAppendOnly, !hasEntries { return forget() }
     guard lock?.holdsExclusive ?? true else {
       log.abandon()
       forget()
@@ -196,14 +201,6 @@ extension SegmentRepository {
       if lock?.holdsExclusive ?? false { _ = try? log.removeSegments(after: log.lastCommit) }
     }
     forget()
-  }
-
-  /// Begins a transaction for the sake of compaction alone, if there may be something to compact.
-  private func beginCompaction(_ request: CommitRequest) throws(ServeError) -> Bool {
-    guard request.compact, !isAppendOnly, let lock, lock.holdsExclusive else { return false }
-    try begin()
-    isActive = transactionID != nil && hints?.compact.isEmpty == false
-    return isActive
   }
 
   /// Removes what the open transaction has written.

@@ -53,6 +53,8 @@ public final class SegmentRepository {
     public var repairs = false
     /// Seconds; nil: a full check.
     public var maxDuration: Duration?
+    /// Whether the config may be changed, which says how far a partial check came until a full one removes that.
+    public var notesProgress = true
 
     public init() {}
   }
@@ -90,6 +92,8 @@ public final class SegmentRepository {
   var hints: Hints?
   /// Whether something was written since the last commit or rollback.
   var isActive = false
+  /// Whether the open transaction has anything in the log.
+  var hasEntries = false
   /// Why the open transaction cannot be committed any more.
   var doom: ServeError?
   /// The first bytes of the entry that was located last.
@@ -192,6 +196,12 @@ public final class SegmentRepository {
     if isGone { throw .notOpen }
   }
 
+  /// Takes the exclusive lock for a session that was opened without any; for the others see `reserveNonces`.
+  public func requireLockForWriting() throws(ServeError) {
+    try requirePresence()
+    if lock == nil { try lockForWriting() }
+  }
+
   /// Takes the exclusive lock for a session that was opened without any.
   func lockForWriting() throws(ServeError) {
     try locks.acquireExclusive(wait: options.lockWait)
@@ -209,6 +219,7 @@ public final class SegmentRepository {
     hints = nil
     transactionID = nil
     isActive = false
+    hasEntries = false
     doom = nil
     headLength = 0
     log.forgetReaders()
@@ -361,13 +372,22 @@ public final class SegmentRepository {
   public func saveKey(_ key: [UInt8]) throws(ServeError) {
     try requireWritable("storing the key")
     try requirePresence()
-    var changed = config
+    // Clients do this without the exclusive lock, and others may have changed the config since it was opened.
+    var changed = try configFile.load()
     do {
       try changed.setKey(key)
     } catch {
       throw .argumentValue("the key is not UTF-8")
     }
     try saveConfig(changed)
+  }
+
+  /// As `saveKey`, if there is no key yet; false if there is one, whenever it was stored.
+  public func saveFirstKey(_ key: [UInt8]) throws(ServeError) -> Bool {
+    try requirePresence()
+    guard try configFile.load().key == nil else { return false }
+    try saveKey(key)
+    return true
   }
 
   func saveConfig(_ changed: RepositoryConfig) throws(ServeError) {

@@ -88,6 +88,8 @@ public struct GrantedSegmentRepository {
     try policy.require(.check, "checking the repository")
     if request.repairs { try policy.require(.repair, "repairing the repository") }
     if request.maxDuration != nil { try policy.require(.checkInParts, "checking the repository in parts") }
+    var request = request
+    request.notesProgress = policy.admits(.checkInParts)
     return try repository.check(request)
   }
 
@@ -95,10 +97,8 @@ public struct GrantedSegmentRepository {
 
   public func saveKey(_ key: [UInt8]) throws(ServeError) {
     try policy.require(.storeFirstKey, "storing a key")
-    if !policy.admits(.replaceKey), try !repository.loadKey().isEmpty {
-      throw policy.denial(of: "replacing the key")
-    }
-    try repository.saveKey(key)
+    guard !policy.admits(.replaceKey) else { return try repository.saveKey(key) }
+    guard try repository.saveFirstKey(key) else { throw policy.denial(of: "replacing the key") }
   }
 
   public func loadKey() throws(ServeError) -> [UInt8] {
@@ -112,9 +112,15 @@ public struct GrantedSegmentRepository {
   }
 
   public func reserveNonces(upTo next: UInt64, from start: UInt64?) throws(ServeError) {
-    try policy.require(.raiseNonce, "reserving nonces")
-    // The engine holds `start` against what is stored.
-    if next < start ?? 0 { try policy.require(.lowerNonce, "lowering the nonce") }
+    try policy.require(
+      .raiseNonce,
+      "reserving nonces (as a client does to encrypt, in `borg check` too: use --repository-only)")
+    guard policy.admits(.lowerNonce) else {
+      // The engine holds `start` against what is stored, under the lock: another session may be about to raise it.
+      if next < start ?? 0 { throw policy.denial(of: "lowering the nonce") }
+      try repository.requireLockForWriting()
+      return try repository.reserveNonces(upTo: next, from: start)
+    }
     try repository.reserveNonces(upTo: next, from: start)
   }
 

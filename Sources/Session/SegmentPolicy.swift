@@ -55,13 +55,14 @@ struct SegmentPolicy: Hashable, Sendable {
     isAppendOnly = appendOnly || mode == .noDelete || mode == .writeOnly
     // What the log itself cannot take back.
     let unlogged: SegmentOperations = [.compact, .replaceKey, .lowerNonce, .breakLivingLocks]
-    let protected = unlogged.union([.create, .destroy, .repair, .checkInParts])
+    // The config as a whole stays, so that no key appears in it either where clients keep theirs elsewhere.
+    let protected = unlogged.union([.create, .destroy, .repair, .checkInParts, .storeFirstKey])
     denied =
       switch mode {
       case .all: appendOnly ? unlogged.union([.destroy, .repair]) : []
       case .noDelete: protected
       case .writeOnly: protected.union([.check, .list, .read])
-      case .readOnly: protected.union([.put, .delete, .commit, .storeFirstKey, .raiseNonce])
+      case .readOnly: protected.union([.put, .delete, .commit, .raiseNonce])
       }
   }
 

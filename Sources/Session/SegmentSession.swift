@@ -117,7 +117,8 @@ public final class SegmentSession {
     try requireRoom(at: location, label)
     // A repository in a repository would escape the outer one's quota and might be taken for its segments.
     var parent = location.path.parent
-    while let path = parent {
+    // Not beyond what is granted: whether there is one outside is not this client's to know.
+    while let path = parent, configuration.granted.areUnrestricted || isGranted(path) {
       if let directory = try? path.open(), directory.isRepository { throw .repositoryExists(label) }
       parent = path.parent
     }
@@ -151,6 +152,10 @@ public final class SegmentSession {
       if isNew { try? location.remove() }
       throw error
     }
+  }
+
+  private func isGranted(_ path: RepositoryPath) -> Bool {
+    ((try? configuration.granted.root(holding: path)) ?? nil) != nil
   }
 
   /// Throws unless there is nothing at the place, or an empty directory.

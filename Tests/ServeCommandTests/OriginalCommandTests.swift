@@ -66,7 +66,7 @@ private func grant(_ options: ServeOptions) -> ServeOptions {
     "scp -t x",
     "sh -c 'borg serve'", "borg serve 'x", "borg serve \\", "borg serve\u{0} x", "rsync --server . /",
   ])
-  func `what is no borg command ends with one line on standard error`(original: String) throws {
+  func `W22: what is no borg command ends with one line on standard error`(original: String) throws {
     for words in [forced, ["serve"], ["serve", "--rest"]] {
       let error = try #require(parse(words, original: original).error)
       #expect(error.hasPrefix("borg-serve: error: this key runs borg serve only"))

@@ -18,10 +18,10 @@ struct SegmentPolicyTests {
   private static let table: [(mode: Permissions, appendOnly: Bool, row: String, growsOnly: Bool)] = [
     (.all, false, "++++++++++++++++++++++", false),
     (.all, true, "+-++-+++++++-+++-++-+-", true),
-    (.noDelete, false, "--+--+++++++-+++-++-+-", true),
-    (.noDelete, true, "--+--+++++++-+++-++-+-", true),
-    (.writeOnly, false, "------++-+++-+++-++-+-", true),
-    (.writeOnly, true, "------++-+++-+++-++-+-", true),
+    (.noDelete, false, "--+--+++++++-++--++-+-", true),
+    (.noDelete, true, "--+--+++++++-++--++-+-", true),
+    (.writeOnly, false, "------++-+++-++--++-+-", true),
+    (.writeOnly, true, "------++-+++-++--++-+-", true),
     (.readOnly, false, "--+--++++----++--+--+-", false),
     (.readOnly, true, "--+--++++----++--+--+-", true),
   ]

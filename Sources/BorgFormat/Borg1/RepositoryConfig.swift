@@ -141,6 +141,9 @@ public struct RepositoryConfig: Equatable, Sendable {
     guard let key = String(validating: key, as: UTF8.self) else { throw .invalid("a key that is not UTF-8") }
     var changed = self
     changed[.key] = key
+    guard changed.text.encode().count <= Limits.repositoryConfig else {
+      throw .invalid("a key that is too long")
+    }
     var expected = self
     expected.text = try ConfigText(parsing: text.encode())
     var found = self
