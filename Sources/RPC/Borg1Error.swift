@@ -3,8 +3,8 @@ import Glibc
 
 /// What a client of Borg 1.x is told of an error: the class that it rebuilds, with the arguments that it indexes.
 ///
-/// The one place where errors meet the wire of 1.x. Class names and sentences are those of 1.4.5; classes that a client
-/// does not know print the sentence. Neither paths of the server nor tracebacks are in them. Source: borg 1.1.18 to
+/// The one place where errors meet the wire of 1.x, beyond what `WireError` has for both. Class names and sentences are
+/// those of 1.4.5; classes that a client does not know print the sentence. Neither paths of the server nor tracebacks are in them. Source: borg 1.1.18 to
 /// 1.4.5 `src/borg/remote.py`, `RepositoryServer.serve`, `RemoteRepository.call_many`.
 struct Borg1Error: Equatable {
   let exceptionClass: String
@@ -37,19 +37,13 @@ struct Borg1Error: Equatable {
   /// `repository` is the path as the client gave it.
   init(_ error: ServeError, repository: String) {
     switch error {
-    case .repositoryMissing(let path):
-      self.init("DoesNotExist", [path], "Repository \(path) does not exist.")
-    case .repositoryExists(let path):
-      self.init("AlreadyExists", [path], "A repository already exists at \(path).")
-    case .pathAlreadyExists(let path):
-      self.init("PathAlreadyExists", [path], "There is already something at \(path).")
-    case .parentPathMissing(let path):
-      self.init(
-        "ParentPathDoesNotExist", [path], "The parent path of the repo directory [\(path)] does not exist.")
-    case .pathPermissionDenied(let path):
-      self.init("PathPermissionDenied", [path], "Permission denied to \(path).")
-    case .pathNotAllowed(let path):
-      self.init("PathNotAllowed", [path], "Repository path not allowed: \(path)")
+    case .repositoryMissing, .repositoryExists, .pathAlreadyExists, .parentPathMissing, .pathPermissionDenied,
+      .pathNotAllowed, .repositoryAttic, .checkNeeded, .objectMissing, .integrity, .insufficientFreeSpace,
+      .storageQuotaExceeded, .lockTimeout, .lockFailed, .notLocked, .permissionDenied:
+      // As Borg 2 has it. `PermissionDenied` is a class that no 1.x knows: all of them print the sentence then, without
+      // a traceback.
+      let known = WireError(error, client: nil, repository: repository, available: nil)
+      self.init(known.exceptionClass, known.arguments, known.message, trace: known.showsTrace)
     case .repositoryInvalid(let path):
       self.init("InvalidRepository", [path], "\(path) is not a valid repository. Check repo config.")
     case .repositoryConfigInvalid(let path, let detail):
@@ -59,39 +53,8 @@ struct Borg1Error: Equatable {
     case .repositoryVersion(let path, let version):
       let detail = "repository version \(version) is not supported by this borg version"
       self.init(.repositoryConfigInvalid(path, detail: detail), repository: repository)
-    case .repositoryAttic(let path):
-      self.init("AtticRepository", [path], "Attic repository detected. Please run \"borg upgrade \(path)\".")
-    case .checkNeeded(let text):
-      self.init(
-        "CheckNeeded", [text], "Inconsistency detected. Please run \"borg check \(text)\".", trace: true)
-    case .objectMissing(let id):
-      self.init(
-        "ObjectNotFound", [id, repository], "Object with key \(id) not found in repository \(repository).",
-        trace: true)
-    case .integrity(let text):
-      self.init("IntegrityError", [text], "Data integrity error: \(text)", trace: true)
-    case .insufficientFreeSpace(let required, let available):
-      let (required, available) = (Self.size(required), Self.size(available))
-      self.init(
-        "InsufficientFreeSpaceError", [required, available],
-        "Insufficient free space to complete transaction (required: \(required), available: \(available)).")
-    case .storageQuotaExceeded(let quota, let use):
-      let (quota, use) = (Self.size(quota), Self.size(use))
-      self.init(
-        "StorageQuotaExceeded", [quota, use],
-        "The storage quota (\(quota)) has been exceeded (\(use)). Try deleting some archives.")
-    case .lockTimeout(let lock):
-      self.init("LockTimeout", [lock], "Failed to create/acquire the lock \(lock) (timeout).")
-    case .lockFailed(let lock, let reason):
-      self.init(
-        "LockFailed", [lock, reason], "Failed to create/acquire the lock \(lock) (\(reason)).", trace: true)
-    case .notLocked(let lock):
-      self.init("NotLocked", [lock], "Failed to release the lock \(lock) (was not locked).", trace: true)
     case .methodUnknown(let method):
       self.init("InvalidRPCMethod", [method], "RPC method \(method) is not valid.")
-    case .permissionDenied(let text):
-      // A class that no 1.x knows: all of them print the sentence then, without a traceback.
-      self.init("PermissionDenied", [text], "Permission denied: \(text).")
     case .notOpen: self = .foreign("AttributeError", "no repository is open on this connection")
     case .argumentType(let text): self = .foreign("TypeError", text)
     case .argumentValue(let text): self = .foreign("ValueError", text)
@@ -137,17 +100,6 @@ struct Borg1Error: Equatable {
     case "InvalidRPCMethod": self.init(.methodUnknown(first), repository: first)
     default: self = .foreign("ZeroDivisionError", "integer division or modulo by zero")
     }
-  }
-
-  /// A size as clients print it: decimal units, two digits behind the point from 1 kB on.
-  static func size(_ bytes: UInt64) -> String {
-    let units = ["B", "kB", "MB", "GB", "TB", "PB", "EB"]
-    guard bytes >= 1000 else { return "\(bytes) B" }
-    var (value, unit) = (Double(bytes), 0)
-    while value >= 1000, unit < units.count - 1 { (value, unit) = (value / 1000, unit + 1) }
-    let hundredths = Int((value * 100).rounded())
-    let fraction = String(hundredths % 100 + 100).dropFirst()
-    return "\(hundredths / 100).\(fraction) \(units[unit])"
   }
 
   /// Appends the error reply to a request. `sysinfo` describes the server for a bug report, or is empty.

@@ -165,13 +165,7 @@ struct WireError: Equatable {
 
   private static func plain(_ message: String) -> WireError { WireError("Error", [message], message) }
 
-  private static func size(_ bytes: UInt64) -> String {
-    let units = ["B", "kB", "MB", "GB", "TB", "PB"]
-    var (value, unit) = (Double(bytes), 0)
-    while value >= 1000, unit < units.count - 1 { (value, unit) = (value / 1000, unit + 1) }
-    let tenths = Int((value * 10).rounded())
-    return unit == 0 ? "\(bytes) B" : "\(tenths / 10).\(tenths % 10) \(units[unit])"
-  }
+  private static func size(_ bytes: UInt64) -> String { FileSize.text(Int(clamping: bytes)) }
 
   /// The error reply to a request. `sysinfo` describes the server for a bug report, or is empty.
   func reply(to id: MessageID, sysinfo: String) -> [UInt8] {

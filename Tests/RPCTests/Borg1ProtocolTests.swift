@@ -178,15 +178,6 @@ struct Borg1ProtocolTests {
     #expect(result.answers.last?["exception_short"] == [.text("RPC method \(name) is not valid.")])
   }
 
-  @Test(
-    arguments: [
-      (0, "0 B"), (999, "999 B"), (1000, "1.00 kB"), (70_960_000_000, "70.96 GB"),
-      (100_000_000_000_000_000, "100.00 PB"),
-    ] as [(UInt64, String)])
-  func `sizes look as clients print them`(bytes: UInt64, text: String) {
-    #expect(Borg1Error.size(bytes) == text)
-  }
-
   // MARK: The log
 
   @Test func `the log is in the form that the client knows`() throws {
