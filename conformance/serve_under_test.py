@@ -35,8 +35,12 @@ remote.Popen = popen
 
 
 def _name(of):
-    # Depending on how its module was found, a test's id may lack the module; the location always has it.
-    return "borg/testsuite/" + of.location[0].split("borg/testsuite/", 1)[-1] + "::" + of.nodeid.split("::", 1)[1]
+    # Depending on how its module was found, a test's id may lack the module. The location always has one: that of the
+    # class, which may be another's that its module imports.
+    module, test = of.nodeid.split("::", 1)
+    if not module.endswith(".py"):
+        module = of.location[0]
+    return "borg/testsuite/" + module.split("borg/testsuite/", 1)[-1] + "::" + test
 
 
 def _write(variable, names):
