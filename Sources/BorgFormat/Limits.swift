@@ -40,6 +40,9 @@ public enum Limits {
   /// Borg 1.x: bytes of answers that are collected before they are sent.
   public static let borg1Output = 128 * 1024
 
+  /// Bytes of memory for answers that are kept between them.
+  public static let borg1KeptOutput = 4 << 20
+
   /// Length of a repository path as the client sends it.
   public static let path = 4096
 

@@ -156,8 +156,9 @@ final class Borg1Connection: Sendable {
   private func flush(_ server: inout Borg1Server, _ patience: Duration) throws(Errno) {
     guard !server.output.bytes.isEmpty else { return }
     try output.write(server.output.bytes) { patienceIsOver(patience) }
-    if server.output.bytes.capacity > 4 * Limits.borg1Output {
-      // Memory for a large object, or a long list, is not kept.
+    if server.output.bytes.capacity > Limits.borg1KeptOutput {
+      // Memory for the largest objects, or a long list, is not kept. That for most is: taking it anew from the kernel,
+      // page by page, cost as much as reading the object.
       server.output = Borg1Output()
     } else {
       server.output.bytes.removeAll(keepingCapacity: true)

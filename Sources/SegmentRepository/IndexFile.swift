@@ -14,8 +14,9 @@ final class IndexFile {
   private let name: String
   private var window = [UInt8](repeating: 0, count: windowBuckets * IndexFormat.bucketSize)
 
-  /// Buckets that are read at a time for a lookup: at three quarters full, one search in hundreds needs more.
-  private static let windowBuckets = 48
+  /// Buckets that are read at a time for a lookup: at three quarters full, a search for what is there looks at three on
+  /// average, and copying more of them takes longer than a second call now and then.
+  private static let windowBuckets = 16
 
   /// Buckets that are read at a time when all are: 1 MiB.
   static let blockBuckets = (1 << 20) / IndexFormat.bucketSize

@@ -38,6 +38,7 @@ struct SegmentCursor {
 
   private static let fullWindow = 4 << 20
   private static let headerWindow = 1 << 16
+  private static let jumpWindow = 1 << 12
 
   /// Begins at an entry's offset; at 0 the magic is checked first.
   init(_ file: OpenFile, segment: UInt32, from offset: Int = 0, _ depth: Depth) throws(ServeError) {
@@ -119,11 +120,14 @@ struct SegmentCursor {
     let end = windowStart + windowLength
     if start >= windowStart && start + count <= end { return count }
     if window.count < count { window += [UInt8](repeating: 0, count: count - window.count) }
+    // Where entries are larger than the window, only their headers are read.
+    let isJump = depth == .headers && windowLength > 0 && start >= end
+    let wanted = isJump ? min(max(Self.jumpWindow, count), window.count) : window.count
     (windowStart, windowLength) = (start, 0)
     do {
       // What the window holds of it is read again: a window is a few entries long, and the kernel has it at hand.
       windowLength = 0
-      windowLength = try file.read(at: start, into: &window, count: window.count)
+      windowLength = try file.read(at: start, into: &window, count: wanted)
       windowStart = start
     } catch {
       throw .system(SystemFailure("read", "segment \(segment)", error))
