@@ -74,7 +74,7 @@ extension SegmentRepository {
   }
 
   /// What is wrong with a file, in a few words.
-  private static func reason(_ error: any Error) -> String {
+  static func reason(_ error: any Error) -> String {
     switch error {
     case let corruption as IndexFile.Corruption: corruption.text
     case ServeError.integrity(let text), HintsFault.corrupt(let text): text
@@ -279,7 +279,7 @@ extension SegmentRepository {
       try log.makeDurable(after: earlier, upTo: committed)
       try storeIndex(index, hints, committed)
     } catch {
-      reporter.log(.warning, .repository, "The recovered index cannot be stored: \(error)")
+      reporter.log(.warning, .repository, "The recovered index cannot be stored: \(Self.reason(error))")
       return false
     }
     return true

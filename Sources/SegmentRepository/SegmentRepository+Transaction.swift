@@ -157,9 +157,8 @@ extension SegmentRepository {
   /// Makes everything written since the last commit durable and current, then compacts.
   ///
   /// Without a transaction nothing is done, nor for one of nothing where the log only grows. When it returns, the
-  /// transaction is on stable storage, whatever became of
-  /// compaction and index: those are mended by the next session, and a warning says so. If it throws, nothing of the
-  /// transaction is kept.
+  /// transaction is on stable storage, whatever became of compaction and index: those are mended by the next session, and
+  /// a warning says so. If it throws, nothing of the transaction is kept.
   public func commit(_ request: CommitRequest) throws(ServeError) {
     try requireWritable("committing")
     if let doom {
@@ -195,10 +194,13 @@ extension SegmentRepository {
     } catch {
       reporter.log(
         .warning, .repository,
-        "The transaction is committed, but what follows it failed and is left for the next one: \(error)")
+        "The transaction is committed, but what follows it failed and is left for the next one: "
+          + Self.reason(error))
       // Copies under a commit that may not be durable must not become the only ones.
       log.abandon()
-      if lock?.holdsExclusive ?? false { _ = try? log.removeSegments(after: log.lastCommit) }
+      if let committed = log.lastCommit, lock?.holdsExclusive ?? false {
+        _ = try? log.removeSegments(after: committed)
+      }
     }
     forget()
   }

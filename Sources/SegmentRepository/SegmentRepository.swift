@@ -368,7 +368,7 @@ public final class SegmentRepository {
 
   // MARK: Config, nonce and locks
 
-  /// Stores the key in the config. Throws `argumentValue` for what is not UTF-8.
+  /// Stores the key in the config. Throws `argumentValue` for what the config could not be read back with.
   public func saveKey(_ key: [UInt8]) throws(ServeError) {
     try requireWritable("storing the key")
     try requirePresence()
@@ -376,8 +376,10 @@ public final class SegmentRepository {
     var changed = try configFile.load()
     do {
       try changed.setKey(key)
+    } catch .invalid(let reason) {
+      throw .argumentValue("the key cannot be stored: \(reason)")
     } catch {
-      throw .argumentValue("the key is not UTF-8")
+      throw .argumentValue("the key cannot be stored")
     }
     try saveConfig(changed)
   }

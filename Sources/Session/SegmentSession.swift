@@ -210,10 +210,9 @@ extension Directory {
 
   /// Whether a README says that this is a repository. Source: borg 1.4.5 `Repository.is_repository`.
   fileprivate var isRepository: Bool {
-    guard let readme = try? file("README"), let start = try? readme.read(at: 0, count: 100) else {
-      return false
-    }
-    let text = String(decoding: start, as: UTF8.self)
-    return ["Borg Backup repository", "Borg repository"].contains { text.contains($0) }
+    guard let readme = try? file("README"),
+      let head = try? readme.read(at: 0, count: SegmentReadme.headSize)
+    else { return false }
+    return SegmentReadme.isRepositoryReadme(head)
   }
 }
