@@ -46,6 +46,8 @@ let package = Package(
       name: "RPC",
       dependencies: ["BorgFormat", "Disk", "Storage", "ObjectRepository", "SegmentRepository", "Session"],
       swiftSettings: settings),
+    .target(
+      name: "REST", dependencies: ["BorgFormat", "Disk", "Storage", "Session"], swiftSettings: settings),
     .target(name: "SocketServer", dependencies: ["BorgFormat", "Disk", system], swiftSettings: settings),
     .target(name: "ServeCommand", dependencies: ["BorgFormat"], swiftSettings: settings),
     .executableTarget(
@@ -90,6 +92,9 @@ let package = Package(
       dependencies: [
         "BorgFormat", "Disk", "ObjectRepository", "RPC", "SegmentRepository", "Session", "TestKit", system,
       ],
+      swiftSettings: settings),
+    .testTarget(
+      name: "RESTTests", dependencies: ["BorgFormat", "Disk", "REST", "Session", "Storage", "TestKit"],
       swiftSettings: settings),
     .testTarget(
       name: "SocketServerTests",
