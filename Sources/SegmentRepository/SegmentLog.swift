@@ -353,6 +353,18 @@ final class SegmentLog {
     try ServeError.doing("make durable", "data") { () throws(Errno) in try root.sync("data") }
   }
 
+  /// Removes what a `replace` that was killed has left, as far as that goes.
+  func removeTemporaries() {
+    for number in (try? directories()) ?? [] {
+      guard let directory = try? root.directory("data/\(number)"), let names = try? directory.entries() else {
+        continue
+      }
+      for name in names where name.hasSuffix(".tmp") && Self.number(String(name.dropLast(4))) != nil {
+        _ = try? directory.remove(name)
+      }
+    }
+  }
+
   /// Puts a whole segment in the place of a damaged one, durably. `write` is given the new file.
   func replace(_ segment: UInt32, _ write: (OutputSegment) throws(ServeError) -> Void) throws(ServeError) {
     let (name, temporary) = (name(of: segment), name(of: segment) + ".tmp")

@@ -18,6 +18,7 @@ extension SegmentRepository {
     guard !(request.repairs && isPartial) else { throw .assertion("a partial check cannot repair") }
     // Without a lock, only looking is safe.
     if lock != nil || request.repairs { try requireExclusiveForWriting() }
+    removeSegmentLeftovers()
     // What was derived from the disk before is not what is to be checked.
     forget()
     defer { forget() }

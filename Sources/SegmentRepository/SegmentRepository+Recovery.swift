@@ -17,7 +17,9 @@ extension SegmentRepository {
   func settle() throws(ServeError) {
     guard index == nil else { return }
     try requirePresence()
-    let (stored, committed) = (try storedTransaction(), try log.lastCommittedSegment())
+    let names = try names()
+    removeLeftovers(among: names)
+    let (stored, committed) = (try storedTransaction(among: names), try log.lastCommittedSegment())
     guard let committed else {
       guard stored == nil else {
         throw .checkNeeded("\(label)\" - although likely this is \"beyond repair")
@@ -44,10 +46,17 @@ extension SegmentRepository {
   }
 
   /// The transaction of the newest index that is not empty.
-  func storedTransaction() throws(ServeError) -> UInt32? {
+  func storedTransaction() throws(ServeError) -> UInt32? { try storedTransaction(among: names()) }
+
+  /// All names in the repository's directory.
+  private func names() throws(ServeError) -> [String] {
+    try ServeError.doing("list", "the repository") { () throws(Errno) in try root.entries() }
+  }
+
+  private func storedTransaction(among names: [String]) throws(ServeError) -> UInt32? {
     try ServeError.doing("list", "the repository") { () throws(Errno) in
       var newest: UInt32?
-      for name in try root.entries() where name.hasPrefix("index.") {
+      for name in names where name.hasPrefix("index.") {
         guard let number = SegmentLog.number(String(name.dropFirst("index.".count))),
           newest.map({ number > $0 }) ?? true,
           try (root.status(name)?.size ?? 0) > 0
