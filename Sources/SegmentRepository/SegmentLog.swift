@@ -129,6 +129,11 @@ final class SegmentLog {
     try SegmentCursor(try reader(of: segment), segment: segment, from: offset, depth)
   }
 
+  /// Reads whole segments in this order, ahead of whoever looks at them. Not for one that is being written.
+  func verified(_ segments: [UInt32]) -> VerifiedSegments {
+    VerifiedSegments(segments.map { ($0, name(of: $0)) }, in: root)
+  }
+
   /// Forgets open files: what has their names may have been exchanged.
   func forgetReaders() { readers.removeAll() }
 
