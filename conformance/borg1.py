@@ -28,6 +28,8 @@ LOADER = Path(preloaded.__file__).resolve()
 # What either program says when the other one has left something wrong behind, or when it believes so.
 COMPLAINTS = re.compile(r"Corrupted|refcount|reference count|not found, but listed|Traceback|AssertionError|Cleaned up .* failed"
                         r"|malformed lock|not securely erased")
+# New index files that a killed process has not completed.
+UNFINISHED = r"(index|hints|integrity)\.\d+\.tmp"
 # What tells of a damage that a test has done itself, and of its repair.
 RECOVERIES = re.compile(r"index missing or corrupted|hints file missing or corrupted|Checking repository transaction|Replaying segments")
 
@@ -197,6 +199,14 @@ def auxiliary(repository, kind):
     """The file `index.N`, `hints.N` or `integrity.N` with the highest N, or None."""
     found = [path for path in Path(repository).glob(f"{kind}.*") if path.suffix[1:].isdigit()]
     return max(found, key=lambda path: int(path.suffix[1:]), default=None)
+
+
+def forget_hints(repository):
+    """Removes the newest hints; whether there were any."""
+    path = auxiliary(repository, "hints")
+    if path:
+        path.unlink()
+    return bool(path)
 
 
 def segments(repository):
