@@ -221,6 +221,8 @@ def damage(repository, rng, kind, how):
     if path is None:
         return None
     data = path.read_bytes()
+    if how in ("truncate", "change") and len(data) < 2:
+        return None  # emptied before, and nobody has needed it since
     if how == "remove":
         path.unlink()
     elif how == "empty":
