@@ -338,7 +338,11 @@ class Objects:
                 before = after
                 if self.rng.random() < 0.2:
                     break
-            self.finish(server)
+            ended = server.end()
+            if ended == -signal.SIGKILL:  # on its way out, while it gave the lock back
+                raise bed.Hangup("killed at the end")
+            self.check(f"{program} ends with 0", ended == 0, f"exit code {ended}\n{server.said()[-800:]}")
+            self.listen(server)
         except (bed.Hangup, OSError):
             self.kill(server)
             self.counts["traced kills"] += 1
