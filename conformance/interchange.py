@@ -43,11 +43,11 @@ def can_trace():
 
 
 # A 1.1 server forgets where superseded objects are: its hints have no shadow index, neither for what it deletes nor for what
-# others have deleted or overwritten before. When an object is deleted again later, and a later version then drops DELETE
-# entries in compaction, because it knows of no older PUT, the older one comes back with the next index that is built from the
-# segments. That happens among the originals alone. So here 1.1 serves what adds, and its client everything; and once anything
-# was superseded, the hints that a 1.1 server has written are removed, which a repository survives in all versions: the next
-# writer finds them anew, whole.
+# others have deleted or overwritten before. Where it rebuilds an index, or its commit does not compact, and an object that was
+# overwritten before is deleted later, a later version drops both DELETE entries in compaction, because it knows of no older
+# PUT; that one comes back with the next index that is built from the segments. 1.1.18 and 1.4.5 do this without any other
+# server. So here 1.1 serves what adds, and its client everything; and once anything was superseded, the hints that a 1.1
+# server may have written are removed, which a repository survives in all versions: the next writer finds them anew, whole.
 FORGETFUL = "1.1.18"
 
 
