@@ -202,11 +202,12 @@ def auxiliary(repository, kind):
 
 
 def forget_hints(repository):
-    """Removes the newest hints; whether there were any."""
-    path = auxiliary(repository, "hints")
-    if path:
+    """Removes hints, and index and digests with them: an original that still has to replay a commit does not survive the loss
+    of hints alone. Whether there were any."""
+    found = [path for kind in ("index", "hints", "integrity") for path in Path(repository).glob(f"{kind}.*") if path.suffix[1:].isdigit()]
+    for path in found:
         path.unlink()
-    return bool(path)
+    return bool(found)
 
 
 def segments(repository):
