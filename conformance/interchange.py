@@ -372,14 +372,15 @@ class Objects:
         server = self.session(program, exclusive=exclusive)
         if exclusive and not program.version:
             self.killed = False
-        keys, marker, limit = [], None, self.rng.choice([7, 100, 100000])
+        # An original moves the marker to the place of a deleted entry when it looks it up, and goes on from there: whole pages
+        # come twice, or, where the table begins anew in between, never. So originals list everything at once.
+        keys, marker, limit = [], None, self.rng.choice([7, 100, 100000]) if not program.version else 100000
         while True:
             some = server.must("list", limit=limit, marker=marker)
             if not some:
                 break
             keys += some
             marker = some[-1]
-        # An original moves the marker to the place of a deleted entry when it looks it up, and goes on from there.
         once = len(set(keys)) == len(keys) or program.version
         self.check(f"{program} lists each object once", once, f"{len(keys)} listed, {len(set(keys))} different")
         keys = list(dict.fromkeys(keys))
