@@ -78,6 +78,8 @@ public final class SimulatedDisk: DiskCalls {
     public var hasLocks = true
     /// The modification time of everything, in seconds since 1970.
     public var modified: Int64 = 1_700_000_000
+    /// That of single files and directories, by the names under which they are looked at.
+    public var modifiedByName: [String: Int64] = [:]
 
     public init() {}
   }
@@ -434,7 +436,8 @@ public final class SimulatedDisk: DiskCalls {
       let number = try state.files.resolve(name, from: try state.number(directory))
       return FileStatus(
         kind: state.files.isDirectory(number) ? .directory : .file,
-        size: state.files.files[number]?.bytes.count ?? 4096, modified: state.options.modified, inode: number,
+        size: state.files.files[number]?.bytes.count ?? 4096,
+        modified: state.options.modifiedByName[name] ?? state.options.modified, inode: number,
         device: state.files.device(of: number), links: state.files.files[number]?.links ?? 1)
     }
   }
