@@ -12,7 +12,7 @@ public final class MeteredStore<Base: ObjectStore & PathStore>: ObjectStore, Pat
   /// Takes the ledgers over: they are closed with the store.
   public init(_ base: Base, limits: [UsageLimit]) { (self.base, self.limits) = (base, limits) }
 
-  /// The tightest limit and what is used of it.
+  /// The tightest limit and what is used of it; nil if nothing is limited.
   public func quota() throws(ServeError) -> (limit: UInt64, usage: UInt64)? {
     var tightest: (limit: UInt64, usage: UInt64)?
     for limit in limits {
@@ -105,8 +105,8 @@ public final class MeteredStore<Base: ObjectStore & PathStore>: ObjectStore, Pat
 
   public func destroy() throws(ServeError) -> [String] {
     let foreign = try base.destroy()
-    // The repository's own is gone with it; one above goes on without what was here.
-    for limit in limits {
+    // The repository's own is gone with it; those above go on without what was here.
+    for limit in limits where limit.isAbove {
       try? limit.ledger.recount()
       try? limit.ledger.close()
     }
@@ -146,7 +146,7 @@ public final class MeteredStore<Base: ObjectStore & PathStore>: ObjectStore, Pat
   public func barrier(durable: Bool) throws(ServeError) { try base.barrier(durable: durable) }
   public func availableSpace() -> UInt64? {
     let left = limits.compactMap { limit in
-      (try? limit.ledger.usage()).map { limit.bytes - min($0, limit.bytes) }
+      (try? (limit.ledger.usage(), limit.effective)).map { use, bytes in bytes - min(use, bytes) }
     }
     return ([base.availableSpace()].compactMap { $0 } + left).min()
   }
@@ -156,8 +156,20 @@ public final class MeteredStore<Base: ObjectStore & PathStore>: ObjectStore, Pat
 public struct UsageLimit: Sendable {
   public let ledger: UsageLedger
   public let bytes: UInt64
+  /// Whether it counts more than one repository, and outlives it.
+  public let isAbove: Bool
 
-  public init(_ ledger: UsageLedger, bytes: UInt64) { (self.ledger, self.bytes) = (ledger, bytes) }
+  public init(_ ledger: UsageLedger, bytes: UInt64, isAbove: Bool = false) {
+    (self.ledger, self.bytes, self.isAbove) = (ledger, bytes, isAbove)
+  }
+
+  /// This limit, or a tighter one that the ledger keeps itself.
+  var effective: UInt64 {
+    get throws(ServeError) {
+      let kept = try ledger.limit()
+      return kept > 0 ? min(kept, bytes) : bytes
+    }
+  }
 }
 
 extension ObjectContent {

@@ -28,12 +28,10 @@ public final class UsageLedger: Sendable {
   private let turn = Mutex(())
   private let isRecounting = Atomic<Bool>(false)
 
-  static let fileName = "borg-serve-usage.hid"
-  static let presenceName = "borg-serve-usage-users.hid"
+  private static let fileName = RepositoryLayout.usageName
+  private static let presenceName = RepositoryLayout.usageUsersName
   /// borgstore's own counter, whose absence tells of a foreign writer.
-  static let markerName = "quota.hid"
-  /// All of these, for those who remove a store.
-  public static let fileNames = [fileName, presenceName, markerName]
+  private static let markerName = RepositoryLayout.quotaName
 
   /// Counts in the directory `root`, which `label` names in messages.
   public init(root: Directory, label: String) throws(ServeError) {
@@ -72,9 +70,45 @@ public final class UsageLedger: Sendable {
     }
   }
 
+  /// Whether somebody counts in a directory.
+  static func isKept(in root: Directory) throws(Errno) -> Bool { try root.status(fileName) != nil }
+
+  /// What counts a repository's bytes: its own ledger, if it has one or there is a limit, and those of directories above it
+  /// that are granted, for all that is below them.
+  public static func limits(
+    for location: RepositoryLocation, root: Directory, label: String, limit: UInt64?
+  )
+    throws(ServeError) -> [UsageLimit]
+  {
+    var limits: [UsageLimit] = []
+    let isCounted = try ServeError.doing("look at", label) { () throws(Errno) in try isKept(in: root) }
+    if limit != nil || isCounted {
+      limits.append(UsageLimit(try UsageLedger(root: root, label: label), bytes: limit ?? .max))
+    }
+    for above in location.directoriesAbove() where (try? isKept(in: above)) == true {
+      limits.append(UsageLimit(try UsageLedger(root: above, label: label), bytes: .max, isAbove: true))
+    }
+    return limits
+  }
+
   /// Bytes that are counted now.
   public func usage() throws(ServeError) -> UInt64 {
     try transaction { (record) throws(Errno) in record.usage }
+  }
+
+  /// Bytes that everybody who stores here is held to; 0 is no limit.
+  public func limit() throws(ServeError) -> UInt64 {
+    try transaction { (record) throws(Errno) in record.limit }
+  }
+
+  /// Sets what `limit` says, durably.
+  public func setLimit(_ limit: UInt64) throws(ServeError) {
+    try transaction { (record) throws(Errno) in
+      guard record.limit != limit else { return }
+      record.limit = limit
+      try write(record)
+      try file.sync()
+    }
   }
 
   /// Whether a count is due that may be made beside the work: a foreign writer was here.
@@ -92,15 +126,16 @@ public final class UsageLedger: Sendable {
   /// Counts `bytes` that are about to be stored. Throws `storageQuotaExceeded` if there would be more than `limit`.
   ///
   /// What cannot be relied on, after a crash or at the first time, is counted anew before; and so is what would be refused,
-  /// if a foreign writer was here. To be followed by `settle`, whatever comes of it.
-  public func reserve(_ bytes: UInt64, limit: UInt64) throws(ServeError) {
+  /// if a foreign writer was here. A limit that is kept here counts besides. To be followed by `settle`, whatever comes of it.
+  public func reserve(_ bytes: UInt64, limit given: UInt64) throws(ServeError) {
     var hasRecounted = false
     while true {
       let outcome: Reservation = try transaction { (record) throws(Errno) in
         if record.isUnreliable, !hasRecounted { return .uncertain }
+        let limit = record.limit > 0 ? min(record.limit, given) : given
         let (sum, overflows) = record.usage.addingReportingOverflow(bytes)
         if overflows || sum > limit {
-          return record.isForeign && !hasRecounted ? .uncertain : .refused(record.usage)
+          return record.isForeign && !hasRecounted ? .uncertain : .refused(limit: limit, record.usage)
         }
         record.usage = sum
         record.stored &+= bytes
@@ -110,7 +145,7 @@ public final class UsageLedger: Sendable {
       }
       switch outcome {
       case .granted: return
-      case .refused(let use): throw .storageQuotaExceeded(quota: limit, use: use)
+      case .refused(let limit, let use): throw .storageQuotaExceeded(quota: limit, use: use)
       case .uncertain:
         try recount()
         hasRecounted = true
@@ -120,7 +155,7 @@ public final class UsageLedger: Sendable {
 
   private enum Reservation {
     case granted, uncertain
-    case refused(UInt64)
+    case refused(limit: UInt64, UInt64)
   }
 
   /// Ends a reservation, and gives back what is not there any more: what was replaced, or what was not stored after all.
@@ -191,8 +226,8 @@ public final class UsageLedger: Sendable {
 
   // MARK: The record
 
-  /// 72 bytes, little-endian words: magic, usage, bytes ever stored, how many opened and closed, reservations, flags,
-  /// surroundings, marker; and XXH64 of them.
+  /// 88 bytes, little-endian words: magic, usage, bytes ever stored, how many opened and closed, reservations, flags,
+  /// surroundings, marker, limit; and XXH64 of them.
   private struct Record {
     var usage: UInt64 = 0
     /// Bytes ever reserved, by which a count learns whether somebody stored meanwhile.
@@ -207,14 +242,15 @@ public final class UsageLedger: Sendable {
     var isForeign = false
     var surroundings: UInt64 = 0
     var marker: UInt64 = 0
+    var limit: UInt64 = 0
     var isNew = false
 
-    static let size = 80
+    static let size = 88
     static let magic: UInt64 = 0x3145_4741_5355_5342  // "BSUSAGE1"
 
     init(_ bytes: [UInt8]) {
       guard bytes.count == Self.size, Self.word(bytes, 0) == Self.magic,
-        XXH64.hash(bytes.span.extracting(0..<Self.size - 8)) == Self.word(bytes, 9)
+        XXH64.hash(bytes.span.extracting(0..<Self.size - 8)) == Self.word(bytes, 10)
       else {
         (isNew, isUnreliable) = (true, true)
         return
@@ -228,13 +264,16 @@ public final class UsageLedger: Sendable {
       isForeign = Self.word(bytes, 6) & 2 != 0
       surroundings = Self.word(bytes, 7)
       marker = Self.word(bytes, 8)
+      limit = Self.word(bytes, 9)
     }
 
     var encoded: [UInt8] {
       var bytes: [UInt8] = []
       bytes.reserveCapacity(Self.size)
       let flags: UInt64 = (isUnreliable ? 1 : 0) | (isForeign ? 2 : 0)
-      for word in [Self.magic, usage, stored, opened, closed, reservations, flags, surroundings, marker] {
+      for word in [
+        Self.magic, usage, stored, opened, closed, reservations, flags, surroundings, marker, limit,
+      ] {
         Self.append(word, &bytes)
       }
       Self.append(XXH64.hash(bytes.span), &bytes)
