@@ -124,7 +124,7 @@ import Testing
     let reply = try service.call(.get, "/ns/")
     #expect(reply.status == 200)
     #expect(reply.fields["content-type"] == "application/json")
-    let entries = try #require(JSON(parsing: reply.body.span).elements)
+    let entries = try #require(try reply.json().elements)
     #expect(entries.map { $0["name"] } == [".c", "a.del", "b", "d"].map(JSON.string))
     #expect(entries.map { $0["directory"] } == [false, false, false, true].map(JSON.bool))
     #expect(entries.prefix(3).map { $0["size"] } == [0, 1, 2].map(JSON.int))
@@ -142,7 +142,7 @@ import Testing
   @Test func `the root is listed by one slash and by two`() throws {
     for name in ["locks", "archives"] { #expect(try service.call(.post, "/\(name)?cmd=mkdir") == ok()) }
     for target in ["/", "//"] {
-      let entries = try #require(JSON(parsing: service.call(.get, target).body.span).elements)
+      let entries = try #require(try service.call(.get, target).json().elements)
       #expect(entries.map { $0["name"] } == ["archives", "locks"].map(JSON.string))
     }
     #expect(try service.call(.head, "/").fields["x-borgstore-is-directory"] == "true")
@@ -297,8 +297,8 @@ import Testing
 
   @Test func `there is no quota`() throws {
     let reply = try service.call(.post, "/?cmd=quota")
-    #expect(try JSON(parsing: reply.body.span)["limit"] == .int(-1))
-    #expect(try JSON(parsing: reply.body.span)["usage"] == .int(-1))
+    #expect(try reply.json()["limit"] == .int(-1))
+    #expect(try reply.json()["usage"] == .int(-1))
     #expect(reply.fields["content-type"] == "application/json")
   }
 
