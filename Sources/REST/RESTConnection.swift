@@ -201,7 +201,9 @@ private struct Incoming {
 
   /// Where the next request begins, with room behind it.
   mutating func begin() -> Int {
-    if start == block.count { clear() } else if start > 0 {
+    if start == block.count {
+      clear()
+    } else if start > 0 {
       block.removeSubrange(..<start)
       start = 0
     }

@@ -17,7 +17,8 @@ private let empty = request("GET", "/")
     let talk = try Conversation(
       service,
       request("POST", "/ns/a", "0123456789") + request("GET", "/ns/a", fields: ["Range: bytes=2-4"])
-        + request("HEAD", "/ns/a") + request("GET", "/nope") + request("HEAD", "/nope") + request("GET", "/ns/a"))
+        + request("HEAD", "/ns/a") + request("GET", "/nope") + request("HEAD", "/nope")
+        + request("GET", "/ns/a"))
     #expect(talk.end == .closed)
     let replies = try talk.replies(heads: [2, 4])
     #expect(replies.map(\.status) == [200, 206, 200, 404, 404, 200])
@@ -53,7 +54,8 @@ private let empty = request("GET", "/")
   }
 
   @Test(arguments: [
-    "", "\r\n", "G", "GET / HTTP/1.1\r\n", "GET / HTTP/1.1\r\nAccept: x\r\n\r", "POST /ns/x HTTP/1.1\r\nContent-Len",
+    "", "\r\n", "G", "GET / HTTP/1.1\r\n", "GET / HTTP/1.1\r\nAccept: x\r\n\r",
+    "POST /ns/x HTTP/1.1\r\nContent-Len",
   ])
   func `may end at any point before a body`(end: String) throws {
     let talk = try Conversation(service, empty + end)
@@ -110,21 +112,32 @@ private let empty = request("GET", "/")
     ("POST /x HTTP/1.1\r\nTransfer-Encoding: identity\r\n\r\n", 501),
     ("POST /x HTTP/1.1\r\ntransfer-encoding:\r\n\r\n", 501),
     ("POST /x HTTP/1.1\r\nContent-Length: 5\r\nContent-Length: 6\r\n\r\n", 400),
-    ("POST /x HTTP/1.1\r\nContent-Length: 5, 5\r\n\r\n", 400), ("POST /x HTTP/1.1\r\nContent-Length: +5\r\n\r\n", 400),
-    ("POST /x HTTP/1.1\r\nContent-Length: -5\r\n\r\n", 400), ("POST /x HTTP/1.1\r\nContent-Length: 0x5\r\n\r\n", 400),
-    ("POST /x HTTP/1.1\r\nContent-Length:\r\n\r\n", 400), ("POST /x HTTP/1.1\r\nContent-Length: 5 5\r\n\r\n", 400),
+    ("POST /x HTTP/1.1\r\nContent-Length: 5, 5\r\n\r\n", 400),
+    ("POST /x HTTP/1.1\r\nContent-Length: +5\r\n\r\n", 400),
+    ("POST /x HTTP/1.1\r\nContent-Length: -5\r\n\r\n", 400),
+    ("POST /x HTTP/1.1\r\nContent-Length: 0x5\r\n\r\n", 400),
+    ("POST /x HTTP/1.1\r\nContent-Length:\r\n\r\n", 400),
+    ("POST /x HTTP/1.1\r\nContent-Length: 5 5\r\n\r\n", 400),
     ("POST /x HTTP/1.1\r\nContent-Length: 99999999999999999999\r\n\r\n", 400),
-    ("POST /x HTTP/1.1\r\nContent-Length : 5\r\n\r\n", 400), ("POST /x HTTP/1.1\r\n Content-Length: 5\r\n\r\n", 400),
-    ("POST /x HTTP/1.1\r\nX: a\r\n b\r\n\r\n", 400), ("POST /x HTTP/1.1\r\nX: a\r\n\tContent-Length: 5\r\n\r\n", 400),
-    ("POST /x HTTP/1.1\r\nX: a\rContent-Length: 5\r\n\r\n", 400), ("POST /x HTTP/1.1\r\nX: a\0b\r\n\r\n", 400),
+    ("POST /x HTTP/1.1\r\nContent-Length : 5\r\n\r\n", 400),
+    ("POST /x HTTP/1.1\r\n Content-Length: 5\r\n\r\n", 400),
+    ("POST /x HTTP/1.1\r\nX: a\r\n b\r\n\r\n", 400),
+    ("POST /x HTTP/1.1\r\nX: a\r\n\tContent-Length: 5\r\n\r\n", 400),
+    ("POST /x HTTP/1.1\r\nX: a\rContent-Length: 5\r\n\r\n", 400),
+    ("POST /x HTTP/1.1\r\nX: a\0b\r\n\r\n", 400),
     ("POST /x HTTP/1.1\r\nX\r\n\r\n", 400), ("POST /x HTTP/1.1\r\n: a\r\n\r\n", 400),
-    ("POST /x HTTP/1.1\r\nContent\u{0B}-Length: 5\r\n\r\n", 400), ("POST /x\r\n\r\n", 400), ("GET /\r\n\r\n", 400),
-    ("POST  /x HTTP/1.1\r\n\r\n", 400), ("POST /x HTTP/1.1 \r\n\r\n", 400), (" POST /x HTTP/1.1\r\n\r\n", 400),
-    ("POST /x y HTTP/1.1\r\n\r\n", 400), ("P(ST /x HTTP/1.1\r\n\r\n", 400), ("POST /x HTTPS/1.1\r\n\r\n", 400),
+    ("POST /x HTTP/1.1\r\nContent\u{0B}-Length: 5\r\n\r\n", 400), ("POST /x\r\n\r\n", 400),
+    ("GET /\r\n\r\n", 400),
+    ("POST  /x HTTP/1.1\r\n\r\n", 400), ("POST /x HTTP/1.1 \r\n\r\n", 400),
+    (" POST /x HTTP/1.1\r\n\r\n", 400),
+    ("POST /x y HTTP/1.1\r\n\r\n", 400), ("P(ST /x HTTP/1.1\r\n\r\n", 400),
+    ("POST /x HTTPS/1.1\r\n\r\n", 400),
     ("POST /x HTTP/2.0\r\n\r\n", 505), ("POST /x HTTP/0.9\r\n\r\n", 505), ("POST /x HTTP/1.1x\r\n\r\n", 505),
     ("\u{16}\u{3}\u{1}\r\n\r\n", 400), ("{}\n\n", 400),
   ])
-  func `R3 what leaves a doubt where a request ends is answered and ends the stream`(head: String, status: Int) throws {
+  func `R3 what leaves a doubt where a request ends is answered and ends the stream`(
+    head: String, status: Int
+  ) throws {
     let talk = try Conversation(service, empty + head + empty)
     let replies = try talk.replies()
     #expect(replies.map(\.status) == [200, status])
@@ -139,7 +152,8 @@ private let empty = request("GET", "/")
   @Test func `R6 a chunked upload is refused, and nothing is stored`() throws {
     let talk = try Conversation(
       service,
-      "POST /x HTTP/1.1\r\nAccept: \(protocolType)\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n")
+      "POST /x HTTP/1.1\r\nAccept: \(protocolType)\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n"
+    )
     #expect(try talk.replies().map(\.status) == [501])
     #expect(try service.call(.head, "/x").status == 404)
   }
@@ -148,7 +162,8 @@ private let empty = request("GET", "/")
     let talk = try Conversation(
       service,
       request("POST", "/?cmd=defrag&algorithm=sha256&levels=x", "[]")
-        + request("POST", "/?cmd=move&current=%E2%98%83&new=x") + request("POST", "/?cmd=move&current=%ff&new=x")
+        + request("POST", "/?cmd=move&current=%E2%98%83&new=x")
+        + request("POST", "/?cmd=move&current=%ff&new=x")
         + request("GET", "/☃") + request("POST", "/?cmd=hash&algorithm=%00") + empty)
     #expect(talk.end == .closed)
     #expect(try talk.replies().map(\.status) == [400, 400, 400, 400, 400, 200])
@@ -169,7 +184,8 @@ private let empty = request("GET", "/")
   }
 
   @Test(arguments: [
-    "\r\n\r\nGET / HTTP/1.1\r\nAccept: \(protocolType)\r\n\r\n", "GET / HTTP/1.1\nAccept: \(protocolType)\n\n",
+    "\r\n\r\nGET / HTTP/1.1\r\nAccept: \(protocolType)\r\n\r\n",
+    "GET / HTTP/1.1\nAccept: \(protocolType)\n\n",
     "GET / HTTP/1.0\r\naccept:\t\(protocolType) \t\r\n\r\n",
     "GET / HTTP/1.1\r\nACCEPT:\(protocolType)\r\nX-Empty:\r\nContent-Length: 0\r\nContent-Length: 0\r\n\r\n",
     "GET http://h/ HTTP/1.1\r\nHost: h\r\nAccept: \(protocolType)\r\nConnection: close\r\n\r\n",
@@ -184,7 +200,8 @@ private let empty = request("GET", "/")
     let long = String(repeating: "a", count: Limits.restLine)
     let fields = (0..<Limits.restFields - 1).map { "X-\($0): 1" }
     for (head, status) in [
-      (request("GET", "/" + long), 414), (long, 414), (request("GET", "/", fields: ["X: " + long]), 431),
+      (request("GET", "/" + long), 414), (long + "a", 414),
+      (request("GET", "/", fields: ["X: " + long]), 431),
       (request("GET", "/", fields: fields + ["Y: 1"]), 431),
       (request("GET", "/", fields: [String](repeating: "X: " + long.prefix(50_000), count: 3)), 431),
       (String(repeating: "\r\n", count: Limits.restHead), 431),
@@ -206,7 +223,8 @@ private let empty = request("GET", "/")
     #expect(store.opened == 100)
     #expect(store.mostOpen == 1)
     #expect(
-      try watched.call(.post, "/?cmd=defrag&target=y", "[" + entries.joined(separator: ",") + "]").status == 200)
+      try watched.call(.post, "/?cmd=defrag&target=y", "[" + entries.joined(separator: ",") + "]").status
+        == 200)
     #expect(store.mostOpen == 1)
     #expect(try service.call(.head, "/y").contentLength == 50 * 201_000)
   }
@@ -219,7 +237,7 @@ private let empty = request("GET", "/")
       request("POST", "/?cmd=gather", "[[\"packs/x\",0,10]]") + empty)
     #expect(talk.end == .broken)
     #expect(talk.told.count == 1)
-    #expect(throws: (any Error).self) { try talk.replies() }
+    #expect(talk.output.isEmpty)
   }
 
   @Test func `what cannot be made durable at the end is no success`() throws {

@@ -34,14 +34,17 @@ private let modes: [Permissions] = [.noDelete, .writeOnly, .readOnly]
     #expect(try service.call(.get, "/").status == 403)
   }
 
-  @Test(arguments: ["[]", "1", "\"lr\"", "{\"a\": 1}", "{\"a\": \"lx\"}", "{\"A\": \"l\"}", "{\"../a\": \"l\"}"])
+  @Test(arguments: [
+    "[]", "1", "\"lr\"", "{\"a\": 1}", "{\"a\": \"lx\"}", "{\"A\": \"l\"}", "{\"../a\": \"l\"}",
+  ])
   func `what is no table is refused`(json: String) throws {
     #expect(throws: ServeError.self) { try table(json) }
   }
 
   @Test(arguments: [
     ("l", "GLIST HEAD"), ("r", "GET HEAD HASH GATHER"), ("w", "NEW MKDIR RMDIR"), ("W", "NEW OVER DEFRAG"),
-    ("D", "DELETE RMDIR"), ("", ""), ("wD", "NEW MKDIR RMDIR DELETE MOVE"), ("WD", "NEW OVER DEFRAG DELETE RMDIR MOVE"),
+    ("D", "DELETE RMDIR"), ("", ""), ("wD", "NEW MKDIR RMDIR DELETE MOVE"),
+    ("WD", "NEW OVER DEFRAG DELETE RMDIR MOVE"),
   ])
   func `each letter admits what it is for`(letters: String, admitted: String) throws {
     let requests: [(String, RequestHead.Method, String, String)] = [
@@ -49,7 +52,8 @@ private let modes: [Permissions] = [.noDelete, .writeOnly, .readOnly]
       ("HASH", .post, "/n/x?cmd=hash", ""), ("GATHER", .post, "/?cmd=gather", "[[\"n/x\",0,1]]"),
       ("NEW", .post, "/n/new", "1"), ("OVER", .post, "/n/x", "2"), ("MKDIR", .post, "/n/d?cmd=mkdir", ""),
       ("RMDIR", .delete, "/n/e?cmd=rmdir", ""), ("DELETE", .delete, "/n/x", ""),
-      ("MOVE", .post, "/?cmd=move&current=n/x&new=n/y", ""), ("DEFRAG", .post, "/?cmd=defrag&target=n/z", "[]"),
+      ("MOVE", .post, "/?cmd=move&current=n/x&new=n/y", ""),
+      ("DEFRAG", .post, "/?cmd=defrag&target=n/z", "[]"),
     ]
     let expected = Set(admitted.split(separator: " ").map(String.init))
     for (name, method, target, body) in requests {
@@ -57,7 +61,8 @@ private let modes: [Permissions] = [.noDelete, .writeOnly, .readOnly]
         try place.write("n/x", "1")
         try place.root.makeDirectories("n/e")
       }
-      #expect(try service.call(method, target, body).status == (expected.contains(name) ? 200 : 403), "\(name)")
+      #expect(
+        try service.call(method, target, body).status == (expected.contains(name) ? 200 : 403), "\(name)")
     }
   }
 
@@ -89,7 +94,9 @@ private let modes: [Permissions] = [.noDelete, .writeOnly, .readOnly]
     ("index", "lgnod", "lgnod", "lg"), ("config", "lgno", "lgno", "lg"), ("keys", "lg", "lg", "lg"),
     ("locks", "lgnd", "lgnd", "lgnd"), ("other", "lg", "l", "lg"),
   ])
-  func `a mode admits what Borg's table says`(namespace: String, noDelete: String, writeOnly: String, readOnly: String)
+  func `a mode admits what Borg's table says`(
+    namespace: String, noDelete: String, writeOnly: String, readOnly: String
+  )
     throws
   {
     for (mode, letters) in zip(modes, [noDelete, writeOnly, readOnly]) {
@@ -185,7 +192,8 @@ private let modes: [Permissions] = [.noDelete, .writeOnly, .readOnly]
   }
 
   @Test(arguments: [
-    "packs/x", "packs/ab/x", "index/x", "locks/x", "archives/x", "cache/x", "config/x", "config/space-reserve.",
+    "packs/x", "packs/ab/x", "index/x", "locks/x", "archives/x", "cache/x", "config/x",
+    "config/space-reserve.",
     "config/space-reserve.x", "config/id/x", "cache/referenced-by-archive.x", "config/manifest.del",
   ])
   func `only names that Borg uses are stored`(name: String) throws {
@@ -238,13 +246,15 @@ private let modes: [Permissions] = [.noDelete, .writeOnly, .readOnly]
       #expect(try service.call(.post, "/?cmd=defrag&\(query)", body).status == 403)
     }
     for algorithm in ["sha256", "blake3"] {
-      #expect(try service.call(.post, "/?cmd=defrag&algorithm=\(algorithm)&namespace=index", body).status == 200)
+      #expect(
+        try service.call(.post, "/?cmd=defrag&algorithm=\(algorithm)&namespace=index", body).status == 200)
     }
     #expect(try service.call(.post, "/?cmd=defrag&target=index/\(sha256("x"))", body).status == 422)
     #expect(try service.call(.post, "/?cmd=defrag&target=index/x", body).status == 403)
     // Nor does it read what may not be read.
     #expect(
-      try place.service(.writeOnly).call(.post, "/?cmd=defrag&algorithm=sha256&namespace=index", body).status == 403)
+      try place.service(.writeOnly).call(.post, "/?cmd=defrag&algorithm=sha256&namespace=index", body).status
+        == 403)
   }
 
   // MARK: Parts
@@ -266,7 +276,9 @@ private let modes: [Permissions] = [.noDelete, .writeOnly, .readOnly]
     return place
   }
 
-  private func names(_ namespace: String) -> (old: (name: String, content: String), new: (name: String, content: String)) {
+  private func names(_ namespace: String) -> (
+    old: (name: String, content: String), new: (name: String, content: String)
+  ) {
     let hash = sha256("new")
     switch namespace {
     case "archives": return (("archives/\(sha256("old"))", ""), ("archives/\(hash)", ""))

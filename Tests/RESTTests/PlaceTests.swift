@@ -59,7 +59,9 @@ private let identities: [[String]] = [
   func `a repository is destroyed, down to its directory`(_ names: [String]) throws {
     let place = try Place(.repositories)
     for name in names { try place.write(name, "x") }
-    for name in ["archives/a", "packs/ab/x", "index/x", "keys/x", "locks/x", "cache/x", "data/x", "quota.hid"] {
+    for name in [
+      "archives/a", "packs/ab/x", "index/x", "keys/x", "locks/x", "cache/x", "data/x", "quota.hid",
+    ] {
       try place.write(name, "x")
     }
     try place.write("packs/borg-serve.tmp/s/1", "x")
@@ -75,7 +77,8 @@ private let identities: [[String]] = [
   @Test(arguments: [DirectoryPlace.Contents.anything, .repositories])
   func `R9 a directory that is no repository is not destroyed`(contents: DirectoryPlace.Contents) throws {
     for names in [
-      ["letter.txt"], ["config/letter"], ["config/version"], ["docs/a/b"], ["packs/ab/x"], ["README", "data/0/1"],
+      ["letter.txt"], ["config/letter"], ["config/version"], ["docs/a/b"], ["packs/ab/x"],
+      ["README", "data/0/1"],
       ["config/readme", "letter.txt"], ["config/config", "Photos/a.jpg"], ["config/readme", ".hidden"],
     ] {
       let place = try Place(contents)
@@ -93,7 +96,8 @@ private let identities: [[String]] = [
   }
 
   @Test(arguments: [
-    ["hostname"], ["config/x"], ["packs/ab/secret"], ["archives/x"], ["cache/x"], ["keys/id_rsa"], ["locks/x"],
+    ["hostname"], ["config/x"], ["packs/ab/secret"], ["archives/x"], ["cache/x"], ["keys/id_rsa"],
+    ["locks/x"],
     ["data/x"], ["Mail/a", "cache/b"], ["config"], ["index/\(sha256(""))"], ["config/readme.txt"],
   ])
   func `R10 a directory that is no repository is not served unless it was granted`(_ names: [String]) throws {
@@ -116,7 +120,10 @@ private let identities: [[String]] = [
     #expect(try Service(place: granted, permissions: .all).call(.get, "/").status == 200)
   }
 
-  @Test(arguments: identities + [[], ["keys/\(sha256("k"))", "locks/\(blake3("l"))"], ["config/id"], ["config/manifest"]])
+  @Test(
+    arguments: identities + [
+      [], ["keys/\(sha256("k"))", "locks/\(blake3("l"))"], ["config/id"], ["config/manifest"],
+    ])
   func `R10 a repository, and what is about to become one, is served`(_ names: [String]) throws {
     let place = try Place(.repositories)
     for name in names { try place.write(name, "x") }
@@ -145,7 +152,8 @@ private let identities: [[String]] = [
     #expect(try service.call(.get, "/config/readme").status == 404)
     #expect(try service.call(.get, "/packs/").status == 404)
     for (method, target) in [
-      (RequestHead.Method.post, "/packs/x"), (.post, "/config"), (.delete, "/config"), (.delete, "/data?cmd=rmdir"),
+      (RequestHead.Method.post, "/packs/x"), (.post, "/config"), (.delete, "/config"),
+      (.delete, "/data?cmd=rmdir"),
       (.post, "/x?cmd=mkdir"), (.post, "/?cmd=move&current=config&new=x"), (.post, "/?cmd=create"),
       (.delete, "/?cmd=destroy"), (.post, "/?cmd=defrag&target=config"),
     ] { #expect(try service.call(method, target, "[]").status == 409, "\(method) \(target)") }

@@ -44,7 +44,8 @@ struct Reply: Equatable {
     }
     let fields = answer.fields.map { ($0.name.lowercased(), $0.value) }
     self.init(
-      status: answer.status, fields: Dictionary(fields) { $1 }, body: body, contentLength: answer.contentLength)
+      status: answer.status, fields: Dictionary(fields) { $1 }, body: body,
+      contentLength: answer.contentLength)
   }
 }
 
@@ -53,7 +54,9 @@ struct Place {
   let directory: TemporaryDirectory
   let place: DirectoryPlace
 
-  init(_ contents: DirectoryPlace.Contents = .anything, creating: Bool = true, below name: String = "store") throws {
+  init(_ contents: DirectoryPlace.Contents = .anything, creating: Bool = true, below name: String = "store")
+    throws
+  {
     directory = try TemporaryDirectory()
     let path = try RepositoryPath(resolving: directory.path.bytes + Array("/\(name)".utf8))
     place = DirectoryPlace(
@@ -63,7 +66,9 @@ struct Place {
 
   var root: Directory { get throws { try directory.open().directory("store") } }
 
-  func service(_ mode: Permissions = .all) -> Service { Service(place: KeptPlace(kept: self), permissions: mode) }
+  func service(_ mode: Permissions = .all) -> Service {
+    Service(place: KeptPlace(kept: self), permissions: mode)
+  }
 
   /// Puts a file there past the server.
   func write(_ name: String, _ text: String = "") throws {

@@ -43,7 +43,9 @@ final class WatchedStore: PathStore {
   }
 
   func entry(_ path: StorePath) throws(ServeError) -> StoreEntry? { try store.entry(path) }
-  func entries(in directory: StorePath) throws(ServeError) -> [StoreEntry]? { try store.entries(in: directory) }
+  func entries(in directory: StorePath) throws(ServeError) -> [StoreEntry]? {
+    try store.entries(in: directory)
+  }
   func upload(for path: StorePath) throws(ServeError) -> any Upload { try store.upload(for: path) }
   func store(_ path: StorePath, _ content: ObjectContent, keepsOther: Bool) throws(ServeError) {
     try store.store(path, content, keepsOther: keepsOther)
@@ -75,13 +77,15 @@ struct WatchedPlace: StorePlace {
 /// A place on a disk that is failing.
 struct FailingPlace: StorePlace {
   func store() throws(ServeError) -> any PathStore {
-    throw .system(SystemFailure(operation: "open", name: "the store", code: EIO, reason: "input/output error"))
+    throw .system(
+      SystemFailure(operation: "open", name: "the store", code: EIO, reason: "input/output error"))
   }
   func create() throws(ServeError) { _ = try store() }
   func destroy() throws(ServeError) { _ = try store() }
   func quota() -> (limit: UInt64, usage: UInt64)? { nil }
   func tick() {}
   func close() throws(ServeError) {
-    throw .system(SystemFailure(operation: "make durable", name: "packs/x", code: ENOSPC, reason: "no space left"))
+    throw .system(
+      SystemFailure(operation: "make durable", name: "packs/x", code: ENOSPC, reason: "no space left"))
   }
 }

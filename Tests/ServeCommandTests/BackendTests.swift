@@ -25,7 +25,8 @@ import Testing
   }
 
   @Test(arguments: [
-    "", "/srv/repo", "file:/srv", "file://host/srv", "File:/srv", "sftp://h/srv", "http://h/", "s3:x", "rclone:x",
+    "", "/srv/repo", "file:/srv", "file://host/srv", "File:/srv", "sftp://h/srv", "http://h/", "s3:x",
+    "rclone:x",
     "file:///%", "file:///%4", "file:///%zz", "file:///%00", "FILE:/a\0b",
   ])
   func `R16 of another kind is refused with a reason`(url: String) {
