@@ -102,7 +102,10 @@ let package = Package(
       swiftSettings: settings),
     .testTarget(
       name: "RESTTests",
-      dependencies: ["BorgFormat", "ContentHash", "Disk", "DiskSimulation", "REST", "Session", "Storage", "TestKit", system],
+      dependencies: [
+        "BorgFormat", "ContentHash", "Disk", "DiskSimulation", "REST", "Session", "Storage", "TestKit",
+        system,
+      ],
       swiftSettings: settings),
     .testTarget(
       name: "SocketServerTests",

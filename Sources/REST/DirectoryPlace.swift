@@ -134,7 +134,9 @@ public final class DirectoryPlace: StorePlace {
         "\(label) is not removed, since it holds what does not belong to the repository: \(name.shortened)")
     case .borg1: throw .repositoryVersion(label, 1)
     case .blank, .foreign:
-      guard isEmpty else { throw .repositoryInvalid("\(label) is not removed, since it is no Borg repository") }
+      guard isEmpty else {
+        throw .repositoryInvalid("\(label) is not removed, since it is no Borg repository")
+      }
       return false
     }
   }
@@ -148,10 +150,14 @@ private struct FrozenStore: PathStore {
   private var refusal: ServeError { .repositoryVersion(label, 1) }
 
   func entry(_ path: StorePath) throws(ServeError) -> StoreEntry? { try store.entry(path) }
-  func entries(in directory: StorePath) throws(ServeError) -> [StoreEntry]? { try store.entries(in: directory) }
+  func entries(in directory: StorePath) throws(ServeError) -> [StoreEntry]? {
+    try store.entries(in: directory)
+  }
   func open(_ path: StorePath) throws(ServeError) -> (any StoredObject)? { try store.open(path) }
   func upload(for path: StorePath) throws(ServeError) -> any Upload { throw refusal }
-  func store(_ path: StorePath, _ content: ObjectContent, keepsOther: Bool) throws(ServeError) { throw refusal }
+  func store(_ path: StorePath, _ content: ObjectContent, keepsOther: Bool) throws(ServeError) {
+    throw refusal
+  }
   func adopt(_ path: StorePath) throws(ServeError) -> Bool { throw refusal }
   func remove(_ path: StorePath) throws(ServeError) -> Bool { throw refusal }
   func move(_ path: StorePath, to newPath: StorePath) throws(ServeError) -> Bool { throw refusal }

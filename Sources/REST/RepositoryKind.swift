@@ -61,7 +61,8 @@ extension Directory {
   func isEmptyTree() throws(Errno) -> Bool { try holdsOnly { _ in false } }
 
   /// Whether every file here or below is one of these; deeper than Borg nests there is none.
-  private func holdsOnly(_ prefix: String = "", depth: Int = 0, _ isExpected: (StorePath) -> Bool) throws(Errno)
+  private func holdsOnly(_ prefix: String = "", depth: Int = 0, _ isExpected: (StorePath) -> Bool)
+    throws(Errno)
     -> Bool
   {
     guard depth <= 8 else { return false }
@@ -84,7 +85,9 @@ extension Directory {
   /// one; the locks last, to keep others out for as long as there is something.
   func removeRepository() throws(Errno) {
     var wasIdentified = false
-    for name in ["readme", "config", "version", "id"] where try remove("config/\(name)") { wasIdentified = true }
+    for name in ["readme", "config", "version", "id"] where try remove("config/\(name)") {
+      wasIdentified = true
+    }
     if wasIdentified { try sync("config") }
     let first = ["config", "archives", "keys", "index", "cache", "packs", "data"]
     for name in first + [RepositoryLayout.stagingDirectory, "locks"] {

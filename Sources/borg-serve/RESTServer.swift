@@ -15,9 +15,11 @@ struct RESTServer {
     do throws(Refusal) {
       let place = try place()
       if !configuration.granted.areUnrestricted {
-        do { _ = try Process.confine(to: configuration.granted) } catch {
+        let note: String?
+        do { note = try Process.confine(to: configuration.granted) } catch {
           throw Refusal("cannot be confined by the kernel: \(error)")
         }
+        if let note, options.logLevel == .debug { printToStandardError("borg-serve: \(note)") }
       }
       let input: ByteInput
       do { input = try ByteInput(STDIN_FILENO) } catch { throw Refusal("cannot start: \(error)") }
@@ -44,7 +46,9 @@ struct RESTServer {
 
     init(_ reason: String) { (line, code) = ("Error: \(reason)", .failure) }
 
-    init(notAllowed path: String) { (line, code) = ("Repository path not allowed: \(path).", .pathNotAllowed) }
+    init(notAllowed path: String) {
+      (line, code) = ("Repository path not allowed: \(path).", .pathNotAllowed)
+    }
   }
 
   /// What the backend names, held against the restrictions.
@@ -88,6 +92,11 @@ struct RESTServer {
           connection.interrupt()
         }
         connection.tick()
+        if connection.isStuck {
+          let isDurable = connection.abandon()
+          let end = signal.withLock { $0 }.map(ExitCode.signal) ?? (isDurable ? .success : .failure)
+          _exit(end.status(modern: true))
+        }
       }
     }
     guard watch != nil else {
