@@ -52,7 +52,7 @@ extension Directory {
     try holdsOnly { path in
       switch (path.area, BorgName(path)) {
       case ("keys", .hashed), ("locks", .hashed), (_, .identity), (_, .setting): true
-      default: path.text == "quota.hid"
+      default: false
       }
     }
   }
@@ -66,7 +66,7 @@ extension Directory {
     -> Bool
   {
     guard depth <= 8 else { return false }
-    for entry in try visibleEntries() {
+    for entry in try visibleEntries() where !RepositoryLayout.hiddenEntries.contains(prefix + entry) {
       let name = prefix + entry
       switch try status(entry)?.kind {
       case nil: continue
@@ -99,7 +99,7 @@ extension Directory {
         // A mount point, which stays as an empty directory.
       }
     }
-    try remove("quota.hid")
+    for name in RepositoryLayout.hiddenEntries { try remove(name) }
   }
 
   /// Removes directories that are empty, down to the last one; throws `ENOTEMPTY` where one is not.
@@ -107,6 +107,8 @@ extension Directory {
     for entry in try entries() {
       if entry == RepositoryLayout.stagingDirectory {
         try removeTree(entry)
+      } else if RepositoryLayout.hiddenEntries.contains(entry), try status(entry)?.kind == .file {
+        try remove(entry)
       } else {
         try directory(entry).removeEmptyTree()
         try removeDirectory(entry)

@@ -91,6 +91,15 @@ public final class UsageLedger: Sendable {
     return limits
   }
 
+  /// Has those that count in directories above a repository count anew, after it was removed as a whole.
+  public static func recount(above location: RepositoryLocation, label: String) {
+    for above in location.directoriesAbove() where (try? isKept(in: above)) == true {
+      guard let ledger = try? UsageLedger(root: above, label: label) else { continue }
+      try? ledger.recount()
+      try? ledger.close()
+    }
+  }
+
   /// Bytes that are counted now.
   public func usage() throws(ServeError) -> UInt64 {
     try transaction { (record) throws(Errno) in record.usage }

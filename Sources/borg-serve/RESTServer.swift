@@ -79,7 +79,8 @@ struct RESTServer {
     }
     return DirectoryPlace(
       location: location, label: label.shortened,
-      contents: configuration.granted.areUnrestricted ? .repositories : .anything)
+      contents: configuration.granted.areUnrestricted ? .repositories : .anything,
+      limit: configuration.usageLimit)
   }
 
   /// Runs the connection on this thread while another one waits for signals and keeps time.

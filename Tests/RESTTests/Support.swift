@@ -54,13 +54,14 @@ struct Place {
   let directory: TemporaryDirectory
   let place: DirectoryPlace
 
-  init(_ contents: DirectoryPlace.Contents = .anything, creating: Bool = true, below name: String = "store")
-    throws
-  {
+  init(
+    _ contents: DirectoryPlace.Contents = .anything, creating: Bool = true, below name: String = "store",
+    limit: UInt64? = nil
+  ) throws {
     directory = try TemporaryDirectory()
     let path = try RepositoryPath(resolving: directory.path.bytes + Array("/\(name)".utf8))
     place = DirectoryPlace(
-      location: RepositoryLocation(path: path), label: "/\(name)", contents: contents)
+      location: RepositoryLocation(path: path), label: "/\(name)", contents: contents, limit: limit)
     if creating { _ = try path.create() }
   }
 
@@ -92,7 +93,7 @@ struct KeptPlace: StorePlace {
   func store() throws(ServeError) -> any PathStore { try kept.place.store() }
   func create() throws(ServeError) { try kept.place.create() }
   func destroy() throws(ServeError) { try kept.place.destroy() }
-  func quota() -> (limit: UInt64, usage: UInt64)? { kept.place.quota() }
+  func quota() throws(ServeError) -> (limit: UInt64, usage: UInt64)? { try kept.place.quota() }
   func tick() { kept.place.tick() }
   func close() throws(ServeError) { try kept.place.close() }
 }
