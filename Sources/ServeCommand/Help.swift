@@ -47,8 +47,8 @@ enum Help {
       --umask MASK          Octal mask for directories that are created (default
                             0077); files are always for their owner alone.
       --rest                Speak HTTP, for clients of 2.0.0b22 to b25.
-      --backend URL         With --rest: the repository, FILE:/srv/repo or, escaped,
-                            file:///srv/repo. Grants nothing.
+      --backend URL         With --rest: the repository, FILE:/srv/repo or
+                            file:///srv/repo (escaped). Grants nothing.
 
     Messages:
       --critical, --error, --warning, --info (-v, --verbose), --debug
