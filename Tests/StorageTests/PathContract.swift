@@ -130,6 +130,19 @@ import Testing
     #expect(try store.read(path(Self.pack)) == "again")
   }
 
+  @Test(arguments: kinds) func `a directory that is gone is not waited for`(kind: StoreKind) throws {
+    let (store, owner) = try Self.make(kind)
+    defer { withExtendedLifetime(owner) {} }
+    try store.store(path("a/empty"), content(""), keepsOther: false)
+    try store.makeDirectory(path("m/deep/er"))
+    #expect(try store.removeDirectory(path("m/deep/er")))
+    #expect(try store.removeDirectory(path("m/deep")))
+    try store.store(path("b"), content("x"), keepsOther: false)
+    try store.makeDirectory(path("m/deep/er"))
+    #expect(try store.removeDirectory(path("m/deep/er")))
+    try store.barrier(durable: true)
+  }
+
   @Test(arguments: kinds) func `a move renames over what is there`(kind: StoreKind) throws {
     let (store, owner) = try Self.make(kind)
     defer { withExtendedLifetime(owner) {} }
