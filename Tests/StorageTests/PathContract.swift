@@ -190,6 +190,34 @@ import Testing
     try store.close()
   }
 
+  @Test(arguments: texts.indices) func `R7 what was acknowledged is there after a power cut`(last: Int) throws {
+    for seed in UInt64(0)..<20 {
+      var options = SimulatedDisk.Options()
+      options.syncsWhole = seed.isMultiple(of: 2)
+      let disk = SimulatedDisk(options)
+      let store = PosixStore(root: disk.root(), label: "test")
+      let stored = Self.texts[...last]
+      for text in stored { try store.store(path(text), content("of \(text)"), keepsOther: false) }
+      let after = PosixStore(root: disk.powerCut(seed: seed).root(), label: "test")
+      for text in stored where !text.hasPrefix("locks/") {
+        #expect(try after.read(path(text)) == "of \(text)", "seed \(seed)")
+      }
+      try? store.close()
+    }
+  }
+
+  @Test func `what was acknowledged is seen by others at once, though its server never ends`() throws {
+    let directory = try TemporaryDirectory()
+    let store = PosixStore(root: try directory.open(), label: "test")
+    let other = PosixStore(root: try directory.open(), label: "other")
+    for text in Self.texts {
+      try store.store(path(text), content("of \(text)"), keepsOther: false)
+      #expect(try other.read(path(text)) == "of \(text)")
+    }
+    try other.close()
+    try store.close()
+  }
+
   @Test func `what a pack is replaced by is durable before it is removed`() throws {
     for seed in UInt64(0)..<40 {
       var options = SimulatedDisk.Options()
