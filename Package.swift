@@ -15,14 +15,22 @@ let settings: [SwiftSetting] = [
 
 let system = Target.Dependency.product(name: "SystemPackage", package: "swift-system")
 let deque = Target.Dependency.product(name: "DequeModule", package: "swift-collections")
+let nioCore = Target.Dependency.product(name: "NIOCore", package: "swift-nio")
+let nioPosix = Target.Dependency.product(name: "NIOPosix", package: "swift-nio")
+let nioSSL = Target.Dependency.product(name: "NIOSSL", package: "swift-nio-ssl")
 
 let package = Package(
   name: "borg-serve",
   platforms: [.macOS(.v26)],
-  products: [.executable(name: "borg-serve", targets: ["borg-serve"])],
+  products: [
+    .executable(name: "borg-serve", targets: ["borg-serve"]),
+    .executable(name: "borg-serve-net", targets: ["borg-serve-net"]),
+  ],
   dependencies: [
     .package(url: "https://github.com/apple/swift-system", exact: "1.8.1"),
     .package(url: "https://github.com/apple/swift-collections", exact: "1.6.0"),
+    .package(url: "https://github.com/apple/swift-nio", exact: "2.101.2"),
+    .package(url: "https://github.com/apple/swift-nio-ssl", exact: "2.37.6"),
   ],
   targets: [
     // No pkgConfig: what it gives links the shared library; the module map names the archive.
@@ -49,6 +57,20 @@ let package = Package(
     .target(
       name: "REST", dependencies: ["BorgFormat", "Disk", "Storage", "Session"], swiftSettings: settings),
     .target(name: "SocketServer", dependencies: ["BorgFormat", "Disk", system], swiftSettings: settings),
+    // As with CDeflate: the archive by its name, so that hosts need no libcrypt.
+    .systemLibrary(name: "CCrypt", providers: [.apt(["libcrypt-dev"])]),
+    .target(
+      name: "NetServer",
+      dependencies: [
+        "BorgFormat", "CCrypt", "CSyscalls", "Disk", "REST", "SocketServer", "Storage", nioCore, nioPosix,
+        nioSSL, system,
+      ],
+      swiftSettings: settings),
+    .executableTarget(
+      name: "borg-serve-net",
+      dependencies: ["BorgFormat", "Disk", "NetServer", "ServeCommand"],
+      swiftSettings: settings,
+      linkerSettings: [.unsafeFlags(["-static-stdlib"], .when(platforms: [.linux]))]),
     .target(name: "ServeCommand", dependencies: ["BorgFormat"], swiftSettings: settings),
     .executableTarget(
       name: "borg-serve",
@@ -95,6 +117,12 @@ let package = Package(
       swiftSettings: settings),
     .testTarget(
       name: "RESTTests", dependencies: ["BorgFormat", "Disk", "REST", "Session", "Storage", "TestKit"],
+      swiftSettings: settings),
+    .testTarget(
+      name: "NetServerTests",
+      dependencies: [
+        "BorgFormat", "CCrypt", "Disk", "NetServer", "REST", "Storage", "TestKit", nioCore, nioPosix, nioSSL,
+      ],
       swiftSettings: settings),
     .testTarget(
       name: "SocketServerTests",

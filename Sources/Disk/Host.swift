@@ -1,5 +1,6 @@
 import CSyscalls
 import Glibc
+public import SystemPackage
 
 /// What this process knows of the machine that it runs on.
 public enum Host {
@@ -104,5 +105,22 @@ public enum Host {
     // The kernel marks the name of a program that was replaced.
     let mark = " (deleted)".utf8
     return path.suffix(mark.count).elementsEqual(mark) ? nil : path
+  }
+
+  /// Becomes another program, which gets the rest of the process as it is; returns only if that fails.
+  public static func replace(by program: [UInt8], arguments: [[UInt8]]) -> Errno {
+    let path = terminated(program)
+    let words = arguments.map(terminated)
+    var pointers: [UnsafeMutablePointer<CChar>?] = []
+    for word in words {
+      let copy = unsafe UnsafeMutablePointer<CChar>.allocate(capacity: word.count)
+      unsafe copy.initialize(from: word, count: word.count)
+      unsafe pointers.append(copy)
+    }
+    unsafe pointers.append(nil)
+    _ = unsafe execv(path, &pointers)
+    let failure = Errno(rawValue: errno)
+    for pointer in unsafe pointers { unsafe pointer?.deallocate() }
+    return failure
   }
 }

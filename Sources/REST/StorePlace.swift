@@ -15,4 +15,10 @@ public protocol StorePlace: Sendable {
 
   /// Bytes that may be stored here and bytes that are, or nil without a quota.
   func quota() throws(ServeError) -> (limit: UInt64, usage: UInt64)?
+
+  /// See `PathStore.tick`; nothing happens as long as no store was asked for.
+  func tick()
+
+  /// Makes everything durable and gives the store up; one that is asked for later is opened anew.
+  func close() throws(ServeError)
 }
