@@ -33,9 +33,13 @@ let package = Package(
     .package(url: "https://github.com/apple/swift-nio-ssl", exact: "2.37.6"),
   ],
   targets: [
-    // No pkgConfig: what it gives links the shared library; the module map names the archive.
+    // No pkgConfig: what it gives links the shared library; the module maps name the archives.
     .systemLibrary(name: "CDeflate", providers: [.apt(["libdeflate-dev"])]),
+    .systemLibrary(name: "CCrypto", providers: [.apt(["libssl-dev"])]),
+    .target(name: "CBlake3"),
     .target(name: "BorgFormat", dependencies: ["CDeflate"], swiftSettings: settings),
+    .target(
+      name: "ContentHash", dependencies: ["BorgFormat", "CBlake3", "CCrypto"], swiftSettings: settings),
     .target(name: "CSyscalls"),
     .target(name: "Disk", dependencies: ["BorgFormat", "CSyscalls", system], swiftSettings: settings),
     .target(
@@ -92,6 +96,8 @@ let package = Package(
       name: "ServeCommandTests", dependencies: ["BorgFormat", "ServeCommand", "TestKit", system],
       swiftSettings: settings),
     .testTarget(name: "MessageTests", dependencies: ["BorgFormat", "TestKit"], swiftSettings: settings),
+    .testTarget(
+      name: "ContentHashTests", dependencies: ["ContentHash", "TestKit"], swiftSettings: settings),
     .testTarget(name: "DiskTests", dependencies: ["Disk", system], swiftSettings: settings),
     .testTarget(
       name: "StorageTests",

@@ -19,8 +19,8 @@ public struct StorePath: Hashable, Sendable {
     self.text = text
   }
 
-  /// A name that is known to keep the rules.
-  init(unchecked text: String) { self.text = text }
+  /// Takes a name that is known to keep the rules.
+  private init(unchecked text: String) { self.text = text }
 
   /// The place of an object that is addressed by its name in a namespace.
   public init(_ name: StoreName, dataLevels: Int) { text = name.nested(dataLevels: dataLevels) }
@@ -44,12 +44,19 @@ public struct StorePath: Hashable, Sendable {
   }
 
   /// How soon an object has to be on stable storage, which follows from what Borg keeps there.
+  ///
+  /// Only objects named by an id or a hash are staged: nobody makes a directory in the place of one of those.
   public var durability: Durability {
     switch area {
-    case "data", "packs": .staged
+    case "data", "packs": isDigest ? .staged : .immediate
     case "locks": .fleeting
     default: .immediate
     }
+  }
+
+  /// Whether the last component is the 64 digits of an id or a hash.
+  private var isDigest: Bool {
+    text.utf8.count > 64 && name.utf8.count == 64 && name.utf8.allSatisfy { Hex.value(of: $0) != nil }
   }
 
   /// How soon an object has to be on stable storage.

@@ -12,6 +12,9 @@ public struct FileStatus: Sendable, Equatable {
   public let size: Int
   /// Last modification, in seconds since 1970 UTC.
   public let modified: Int64
+  /// Last modification and last access, in nanoseconds since 1970 UTC; 0 if unknown.
+  public let modifiedNanoseconds: Int64
+  public let accessedNanoseconds: Int64
   /// Tells files of one file system apart.
   public let inode: UInt64
   /// Tells file systems apart.
@@ -20,8 +23,11 @@ public struct FileStatus: Sendable, Equatable {
   public let links: Int
 
   public init(
-    kind: EntryKind, size: Int, modified: Int64, inode: UInt64, device: UInt64 = 0, links: Int = 1
+    kind: EntryKind, size: Int, modified: Int64, inode: UInt64, device: UInt64 = 0, links: Int = 1,
+    modifiedNanoseconds: Int64 = 0, accessedNanoseconds: Int64 = 0
   ) {
+    self.modifiedNanoseconds = modifiedNanoseconds
+    self.accessedNanoseconds = accessedNanoseconds
     self.device = device
     self.links = links
     self.kind = kind

@@ -399,7 +399,16 @@ extension FileStatus {
       }
     self.init(
       kind: kind, size: Int(status.st_size), modified: Int64(status.st_mtim.tv_sec),
-      inode: UInt64(status.st_ino), device: UInt64(status.st_dev), links: Int(status.st_nlink))
+      inode: UInt64(status.st_ino), device: UInt64(status.st_dev), links: Int(status.st_nlink),
+      modifiedNanoseconds: Self.nanoseconds(status.st_mtim),
+      accessedNanoseconds: Self.nanoseconds(status.st_atim))
+  }
+
+  /// 0 for what a file system says beyond the year 2262, or before 1677.
+  private static func nanoseconds(_ time: timespec) -> Int64 {
+    let (whole, overflows) = Int64(time.tv_sec).multipliedReportingOverflow(by: 1_000_000_000)
+    let (sum, overflowsToo) = whole.addingReportingOverflow(Int64(time.tv_nsec))
+    return overflows || overflowsToo ? 0 : sum
   }
 }
 

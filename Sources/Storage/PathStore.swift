@@ -30,7 +30,7 @@ public protocol PathStore: Sendable {
   func entry(_ path: StorePath) throws(ServeError) -> StoreEntry?
 
   /// What is directly in a directory, in order of the names' bytes, without what is hidden; nil if there is no such
-  /// directory. Soft-deleted objects are there under their own names. Throws `argumentValue` for more than
+  /// directory. Soft-deleted objects are there under their own names. Throws `system` with `E2BIG` for more than
   /// `Limits.listPage`.
   func entries(in directory: StorePath) throws(ServeError) -> [StoreEntry]?
 

@@ -18,12 +18,18 @@ extension PosixStore {
   // MARK: Barriers
 
   public func barrier(durable: Bool) throws(ServeError) {
+    let staged = state.withLock { $0.staged }
     seal()
+    // Not for what others seal meanwhile, or it would never end where many write.
+    let last = state.withLock { $0.sealed.last?.number }
     let failure: ServeError? = state.wait { state -> ServeError?? in
-      state.failure != nil || state.sealed.isEmpty ? .some(state.failure) : nil
+      let isPublished = last.map { last in state.sealed.first.map { $0.number > last } ?? true } ?? true
+      return state.failure != nil || isPublished ? .some(state.failure) : nil
     }
     if let failure { throw failure }
-    if durable { try syncDirectories() }
+    guard durable else { return }
+    try syncDirectories()
+    state.withLock { $0.settled = max($0.settled, staged) }
   }
 
   public func tick() {
@@ -75,7 +81,7 @@ extension PosixStore {
         makeRoom(for: batch)
         try waitForTurn(batch)
         for entry in batch.entries {
-          try publish(entry.upload, as: nested(StoreName(id: entry.id)), replacing: !entry.keepsOther)
+          try publish(entry)
         }
       }
       state.update { state in
@@ -83,8 +89,8 @@ extension PosixStore {
         case .success:
           state.sealed.removeFirst()
           state.claimed -= 1
-          for entry in batch.entries where state.pending[entry.id]?.upload === entry.upload {
-            state.pending[entry.id] = nil
+          for entry in batch.entries where state.pending[entry.path]?.upload === entry.upload {
+            state.pending[entry.path] = nil
           }
         case .failure(let failure):
           state.failure = state.failure ?? failure
@@ -116,7 +122,7 @@ extension PosixStore {
       return try syncFileSystem()
     }
     for entry in unsynced {
-      try ServeError.doing("make durable", nested(StoreName(id: entry.id))) { () throws(Errno) in
+      try ServeError.doing("make durable", entry.path.text) { () throws(Errno) in
         try entry.upload.open().sync()
       }
     }
@@ -129,7 +135,7 @@ extension PosixStore {
     var made = 0
     for (number, entry) in batch.entries.enumerated() {
       guard made * 4 >= number || number < Self.directoriesTried else { return }
-      guard let parent = nested(StoreName(id: entry.id)).parentName else { return }
+      guard let parent = entry.path.text.parentName else { return }
       if let new = try? root.makeDirectories(parent), !new.isEmpty { made += 1 }
     }
   }
@@ -138,6 +144,19 @@ extension PosixStore {
   private static let directoriesTried = 16
 
   // MARK: Names
+
+  /// Gives a staged object its name. One in whose place somebody has made a directory meanwhile, or an object above it, is
+  /// given up: nobody can have both, and the others of its batch are not to suffer.
+  private func publish(_ entry: Batch.Entry) throws(ServeError) {
+    do {
+      try publish(entry.upload, as: entry.path.text, replacing: !entry.keepsOther)
+    } catch {
+      guard case .system(let failure) = error,
+        [Errno.isDirectory, .notDirectory].map(\.rawValue).contains(failure.code)
+      else { throw error }
+      entry.upload.abandon()
+    }
+  }
 
   /// Gives a finished upload its name; without `replacing` only if nobody has it, else the upload is given up. One
   /// that fails stays staged, where this session can still read it.

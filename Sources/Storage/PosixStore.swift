@@ -4,14 +4,14 @@ import SystemPackage
 
 /// A repository's store in a directory of a POSIX file system, laid out as borgstore's `posixfs` does.
 ///
-/// Objects of `data/` are staged and published in batches: flushed, renamed to their names, their
+/// Objects of `data/` and `packs/` are staged and published in batches: flushed, renamed to their names, their
 /// directories synced. Until then this store finds them in a table, and nobody else sees them. All other
 /// objects are published one by one and are durable when `store` returns, after everything stored before.
 ///
 /// Why batches: syncing each of many small files costs some 200 µs each, one `syncfs` for all of them a few
 /// microseconds each. Why renames only after the flush: the other way round, a power cut leaves names with
 /// no bytes behind them, and an index rebuilt from names would believe in them.
-public final class PosixStore: ObjectStore {
+public final class PosixStore: ObjectStore, PathStore {
   public struct Options: Sendable {
     /// Directory levels below `data/`, 0 to 31.
     public var dataLevels = 2
@@ -34,9 +34,13 @@ public final class PosixStore: ObjectStore {
     /// Whether one `syncfs` covers everything: false where the file system does not do it reliably, or once
     /// a namespace turns out to lie on another file system than the root.
     var syncsWhole: Bool
-    var areas: [Namespace: StagingArea] = [:]
-    /// Objects that are stored but not published, by id; of several versions the newest.
-    var pending: [ObjectID: Staged] = [:]
+    /// By the directories at the top; that in the root has an empty name.
+    var areas: [String: StagingArea] = [:]
+    /// Objects that are stored but not published; of several versions the newest.
+    var pending: [StorePath: Staged] = [:]
+    /// How often something was staged, and how many of those a durable barrier has settled.
+    var staged = 0
+    var settled = 0
     /// What is being filled, and what is on its way to be published, oldest first.
     var filling = Batch()
     var sealed: [Batch] = []
@@ -69,7 +73,7 @@ public final class PosixStore: ObjectStore {
 
   struct Batch {
     struct Entry {
-      let id: ObjectID
+      let path: StorePath
       let upload: StagedUpload
       /// Whether its bytes were synced by themselves when it was staged.
       let isSynced: Bool
@@ -94,15 +98,18 @@ public final class PosixStore: ObjectStore {
     self.options = options
     rootSyncsWhole = (try? root.facts().syncsWhole) ?? false
     state = Monitor(State(syncsWhole: rootSyncsWhole && Self.isWhole(root)))
-    for namespace in Namespace.allCases { _ = StagingArea.sweep(root: root, namespace: namespace) }
+    for top in Self.knownTops { _ = StagingArea.sweep(root: root, top: top) }
   }
+
+  /// Directories at the top in which a session of any dialect stages; others are swept when one stages there again.
+  private static let knownTops = Namespace.allCases.map(\.rawValue) + ["packs", "index", ""]
 
   /// Whether one `syncfs` of the root reliably covers all namespaces: none of them is a link or a mount that
   /// leads to another file system.
   private static func isWhole(_ root: Directory) -> Bool {
     guard let device = try? root.status().device else { return false }
-    return Namespace.allCases.allSatisfy { namespace in
-      guard let status = try? root.status(namespace.rawValue) else { return true }
+    return knownTops.allSatisfy { top in
+      guard let status = try? root.status(top) else { return true }
       return status.device == device
     }
   }
@@ -110,21 +117,39 @@ public final class PosixStore: ObjectStore {
   // MARK: Reading
 
   public func info(_ name: StoreName) throws(ServeError) -> Int? {
-    if let staged = staged(name) { return staged.size }
-    let path = nested(name)
-    return try ServeError.doing("look at", path) { () throws(Errno) in try root.status(path)?.size }
+    let path = path(name)
+    if let staged = staged(path) { return staged.size }
+    return try ServeError.doing("look at", path.text) { () throws(Errno) in try root.status(path.text)?.size }
   }
 
-  public func open(_ name: StoreName) throws(ServeError) -> (any StoredObject)? {
-    let path = nested(name)
-    return try ServeError.doing("open", path) { () throws(Errno) in
-      guard let file = try openFile(name, path) else { return nil }
-      return StoredFile(file: file, size: try file.size(), name: path)
+  public func open(_ name: StoreName) throws(ServeError) -> (any StoredObject)? { try object(path(name)) }
+
+  public func open(_ path: StorePath) throws(ServeError) -> (any StoredObject)? {
+    try Self.missingBelowObjects { () throws(ServeError) in try object(path) }
+  }
+
+  /// What the body gives, or nil if a component of its path is an object: below one there is nothing.
+  static func missingBelowObjects<Found>(_ body: () throws(ServeError) -> Found?) throws(ServeError) -> Found?
+  {
+    do {
+      return try body()
+    } catch {
+      guard case .system(let failure) = error, failure.code == Errno.notDirectory.rawValue else {
+        throw error
+      }
+      return nil
     }
   }
 
-  private func openFile(_ name: StoreName, _ path: String) throws(Errno) -> OpenFile? {
-    if let staged = staged(name) {
+  private func object(_ path: StorePath) throws(ServeError) -> (any StoredObject)? {
+    try ServeError.doing("open", path.text) { () throws(Errno) in
+      guard let file = try openFile(path) else { return nil }
+      return StoredFile(file: file, size: try file.size(), name: path.text)
+    }
+  }
+
+  private func openFile(_ path: StorePath) throws(Errno) -> OpenFile? {
+    if let staged = staged(path) {
       do {
         return try staged.upload.open()
       } catch .noSuchFileOrDirectory {
@@ -132,47 +157,66 @@ public final class PosixStore: ObjectStore {
       }
     }
     do {
-      return try root.file(path)
+      return try root.file(path.isRoot ? "." : path.text)
     } catch .noSuchFileOrDirectory {
       return nil
     }
   }
 
-  private func staged(_ name: StoreName) -> Staged? {
-    guard case .id(let id) = name.key, !name.isDeleted else { return nil }
-    return state.withLock { $0.pending[id] }
+  func staged(_ path: StorePath) -> Staged? {
+    guard path.durability == .staged else { return nil }
+    return state.withLock { $0.pending[path] }
   }
 
   // MARK: Writing
 
   public func upload() throws(ServeError) -> any Upload {
-    try newUpload(in: .data, label: "a large value")
+    try newUpload(in: Namespace.data.rawValue, label: "a large value")
+  }
+
+  public func upload(for path: StorePath) throws(ServeError) -> any Upload {
+    try newUpload(in: top(for: path), label: path.text)
   }
 
   public func store(_ name: StoreName, _ content: ObjectContent, keepsOther: Bool) throws(ServeError) {
-    switch name.namespace {
-    case .locks:
-      let upload = try staged(content, for: name)
+    guard name.namespace != .data || !name.isDeleted else {
+      throw .argumentValue("an object cannot be stored as deleted")
+    }
+    try store(path(name), content, in: name.namespace.rawValue, keepsOther: keepsOther)
+  }
+
+  public func store(_ path: StorePath, _ content: ObjectContent, keepsOther: Bool) throws(ServeError) {
+    guard !path.isRoot else { throw .system(SystemFailure("store", "the root", .isDirectory)) }
+    if path.durability == .staged { try requireRoom(for: path) }
+    try store(path, content, in: top(for: path), keepsOther: keepsOther)
+  }
+
+  private func store(
+    _ path: StorePath, _ content: ObjectContent, in top: String, keepsOther: Bool
+  ) throws(ServeError) {
+    switch path.durability {
+    case .fleeting:
+      let upload = try staged(content, for: path, in: top)
       // A lock need not outlive the machine; but after a power cut one without this sync would stand there
       // empty, and stock Borg cannot open a repository with such a lock. Its directory is not synced.
       do {
         _ = try upload.finish(sync: true)
-        try publish(upload, as: nested(name))
+        try publish(upload, as: path.text)
       } catch {
         upload.abandon()
         throw error
       }
-    case .data:
+    case .staged:
       try throwFailure()
-      try stage(name, content, keepsOther: keepsOther)
-    case .archives, .cache, .config, .keys:
+      try stage(path, content, in: top, keepsOther: keepsOther)
+    case .immediate:
       try throwFailure()
-      let upload = try staged(content, for: name)
+      let upload = try staged(content, for: path, in: top)
       do {
         noteOthersWrites()
         try barrier(durable: true)
         _ = try upload.finish(sync: true)
-        try publish(upload, as: nested(name))
+        try publish(upload, as: path.text)
       } catch {
         upload.abandon()
         throw error
@@ -181,30 +225,38 @@ public final class PosixStore: ObjectStore {
     }
   }
 
-  public func adopt(_ name: StoreName) throws(ServeError) -> Bool {
-    // What this session has staged is durable before it has a name.
-    if staged(name) != nil { return true }
-    let path = nested(name)
-    return try ServeError.doing("make durable", path) { () throws(Errno) in try adoptFile(path) }
+  /// Throws where an object cannot get its name later: a directory stands there, or an object above.
+  private func requireRoom(for path: StorePath) throws(ServeError) {
+    try ServeError.doing("store", path.text) { () throws(Errno) in
+      if let status = try root.status(path.text), status.kind == .directory { throw .isDirectory }
+    }
   }
 
-  private func stage(_ name: StoreName, _ content: ObjectContent, keepsOther: Bool) throws(ServeError) {
-    guard case .id(let id) = name.key, !name.isDeleted else {
-      throw .argumentValue("an object cannot be stored as deleted")
-    }
-    let upload = try staged(content, for: name)
+  public func adopt(_ name: StoreName) throws(ServeError) -> Bool { try adopt(path(name)) }
+
+  public func adopt(_ path: StorePath) throws(ServeError) -> Bool {
+    // What this session has staged is durable before it has a name.
+    if staged(path) != nil { return true }
+    return try ServeError.doing("make durable", path.text) { () throws(Errno) in try adoptFile(path.text) }
+  }
+
+  private func stage(_ path: StorePath, _ content: ObjectContent, in top: String, keepsOther: Bool)
+    throws(ServeError)
+  {
+    let upload = try staged(content, for: path, in: top)
     // Where one `syncfs` is not enough, the descriptor that wrote is the one that learns of every failure.
     let isSynced = !state.withLock { $0.syncsWhole }
     let size = try upload.finish(sync: isSynced)
     let (replaced, isFull) = state.withLock { state in
-      let old = state.pending[id]
+      let old = state.pending[path]
       let isInSameBatch = old.map { $0.batch == state.filling.number } ?? false
       if let old, isInSameBatch { state.filling.remove(old) }
-      state.pending[id] = Staged(
+      state.pending[path] = Staged(
         upload: upload, size: size, batch: state.filling.number,
         shadowsSealed: old.map { !isInSameBatch || $0.shadowsSealed } ?? false)
       state.filling.append(
-        .init(id: id, upload: upload, isSynced: isSynced, keepsOther: keepsOther), size)
+        .init(path: path, upload: upload, isSynced: isSynced, keepsOther: keepsOther), size)
+      state.staged += 1
       return (isInSameBatch ? old?.upload : nil, state.filling.isFull)
     }
     replaced?.abandon()
@@ -214,19 +266,21 @@ public final class PosixStore: ObjectStore {
     }
   }
 
-  func staged(_ content: ObjectContent, for name: StoreName) throws(ServeError) -> StagedUpload {
+  func staged(_ content: ObjectContent, for path: StorePath, in top: String) throws(ServeError)
+    -> StagedUpload
+  {
     switch content {
     case .upload(let upload as StagedUpload): return upload
     case .upload: throw .unsupported("This upload belongs to another store.")
     case .bytes(let bytes, let range):
-      let upload = try newUpload(in: name.namespace, label: nested(name))
+      let upload = try newUpload(in: top, label: path.text)
       upload.append(bytes, range)
       return upload
     }
   }
 
-  private func newUpload(in namespace: Namespace, label: String) throws(ServeError) -> StagedUpload {
-    let area = try area(namespace)
+  private func newUpload(in top: String, label: String) throws(ServeError) -> StagedUpload {
+    let area = try area(top)
     do {
       return try StagedUpload(in: area, label: label)
     } catch {
@@ -234,38 +288,47 @@ public final class PosixStore: ObjectStore {
       guard case .system(let failure) = error, failure.code == Errno.noSuchFileOrDirectory.rawValue else {
         throw error
       }
-      state.withLock { if $0.areas[namespace] === area { $0.areas[namespace] = nil } }
-      return try StagedUpload(in: self.area(namespace), label: label)
+      state.withLock { if $0.areas[top] === area { $0.areas[top] = nil } }
+      return try StagedUpload(in: self.area(top), label: label)
     }
   }
 
   // MARK: Removing and renaming
 
   public func delete(_ name: StoreName) throws(ServeError) -> Bool {
-    let path = nested(name)
-    if name.namespace == .locks {
-      return try ServeError.doing("delete", path) { () throws(Errno) in try root.remove(path) }
-    }
+    let path = path(name)
+    guard path.durability == .staged else { return try removeFile(path) }
     try throwFailure()
-    if case .id(let id) = name.key, !name.isDeleted {
-      let wasStaged = try unstage(id)
-      let wasPublished = try ServeError.doing("delete", path) { () throws(Errno) in try root.remove(path) }
-      return wasStaged || wasPublished
+    let wasStaged = try unstage(path)
+    return try removeFile(path) || wasStaged
+  }
+
+  public func remove(_ path: StorePath) throws(ServeError) -> Bool {
+    // What it is replaced by must not be lost with it: a pack is deleted as soon as another one holds what is left of it.
+    if path.durability != .fleeting, state.withLock({ $0.staged != $0.settled }) {
+      try barrier(durable: true)
     }
-    let found = try ServeError.doing("delete", path) { () throws(Errno) in try root.remove(path) }
-    if found {
-      noteUnsynced(path.parentName ?? "")
+    return try Self.missingBelowObjects { () throws(ServeError) in try removeFile(path) } ?? false
+  }
+
+  private func removeFile(_ path: StorePath) throws(ServeError) -> Bool {
+    if path.durability != .fleeting { try throwFailure() }
+    let found = try ServeError.doing("delete", path.text) { () throws(Errno) in
+      try root.remove(path.isRoot ? "." : path.text)
+    }
+    if found, path.durability == .immediate {
+      noteUnsynced(path.parent.text)
       try syncDirectories()
     }
     return found
   }
 
   /// Takes an object back that is stored but not published; false if there is none.
-  private func unstage(_ id: ObjectID) throws(ServeError) -> Bool {
+  private func unstage(_ path: StorePath) throws(ServeError) -> Bool {
     let (upload, isBeingPublished): (StagedUpload?, Bool) = state.withLock { state in
-      guard let staged = state.pending[id] else { return (nil, false) }
+      guard let staged = state.pending[path] else { return (nil, false) }
       guard staged.batch == state.filling.number, !staged.shadowsSealed else { return (nil, true) }
-      state.pending[id] = nil
+      state.pending[path] = nil
       state.filling.remove(staged)
       return (staged.upload, false)
     }
@@ -276,18 +339,23 @@ public final class PosixStore: ObjectStore {
   }
 
   public func move(_ name: StoreName, to newName: StoreName) throws(ServeError) -> Bool {
+    try move(path(name), to: path(newName))
+  }
+
+  public func move(_ path: StorePath, to newPath: StorePath) throws(ServeError) -> Bool {
     try barrier(durable: true)
-    let (old, new) = (nested(name), nested(newName))
-    let found = try ServeError.doing("rename", old) { () throws(Errno) in
+    guard let entry = try entry(path) else { return false }
+    let found = try ServeError.doing("rename", path.text) { () throws(Errno) in
+      guard !entry.isDirectory else { throw .isDirectory }
       do throws(Errno) {
-        try rename(old, in: root, to: new)
+        try rename(path.text, in: root, to: newPath.text)
         return true
       } catch .noSuchFileOrDirectory {
         return false
       }
     }
     guard found else { return false }
-    noteUnsynced(old.parentName ?? "")
+    noteUnsynced(path.parent.text)
     try syncDirectories()
     return true
   }
@@ -313,7 +381,9 @@ public final class PosixStore: ObjectStore {
       var foreign: [String] = []
       // The readme goes first, durably: from then on this is no repository, so that nothing half-removed is
       // ever taken for one. The locks go last, to keep others out for as long as there is something.
-      if try root.remove(nested(RepositoryLayout.readmeName)) { try root.sync(Namespace.config.rawValue) }
+      if try root.remove(RepositoryLayout.readmeName.nested(dataLevels: 0)) {
+        try root.sync(Namespace.config.rawValue)
+      }
       let order: [Namespace] = [.config, .archives, .keys, .cache, .data, .locks]
       for namespace in order {
         do throws(Errno) {
@@ -356,23 +426,33 @@ public final class PosixStore: ObjectStore {
 
   // MARK: Parts
 
-  func nested(_ name: StoreName) -> String { name.nested(dataLevels: options.dataLevels) }
+  private func path(_ name: StoreName) -> StorePath { StorePath(name, dataLevels: options.dataLevels) }
 
   func throwFailure() throws(ServeError) {
     if let failure = state.withLock({ $0.failure }) { throw failure }
   }
 
-  private func area(_ namespace: Namespace) throws(ServeError) -> StagingArea {
-    if let area = state.withLock({ $0.areas[namespace] }) { return area }
-    let (area, isElsewhere) = try ServeError.doing("create", namespace.rawValue) { () throws(Errno) in
-      let area = try StagingArea(root: root, namespace: namespace)
+  /// Where an object of any name is staged: below the directory at the top that its path begins with, so that it stays on one
+  /// file system, or in the root as long as that directory is missing.
+  private func top(for path: StorePath) throws(ServeError) -> String {
+    let top = path.area
+    if top.isEmpty || state.withLock({ $0.areas[top] != nil }) { return top }
+    let status = try ServeError.doing("look at", top) { () throws(Errno) in try root.status(top) }
+    return status?.kind == .directory ? top : ""
+  }
+
+  private func area(_ top: String) throws(ServeError) -> StagingArea {
+    if let area = state.withLock({ $0.areas[top] }) { return area }
+    if !Self.knownTops.contains(top) { _ = StagingArea.sweep(root: root, top: top) }
+    let (area, isElsewhere) = try ServeError.doing("create", top) { () throws(Errno) in
+      let area = try StagingArea(root: root, top: top)
       return (area, try area.directory.status().device != root.status().device)
     }
     // Two workers may come here at once; the second one's area is given up.
     let winner = state.withLock { state in
       if isElsewhere { state.syncsWhole = false }
-      if let other = state.areas[namespace] { return other }
-      state.areas[namespace] = area
+      if let other = state.areas[top] { return other }
+      state.areas[top] = area
       return area
     }
     if winner !== area { _ = try? area.remove() }

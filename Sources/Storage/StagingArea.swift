@@ -4,21 +4,22 @@ import Glibc
 import Synchronization
 import SystemPackage
 
-/// One session's private directory in one namespace, for objects that are not published yet:
-/// `NAMESPACE/borg-serve.tmp/SESSION/`, its files named by numbers.
+/// One session's private directory in one directory at the top of a store, or in the store's root, for objects that are not
+/// published yet: `NAMESPACE/borg-serve.tmp/SESSION/`, its files named by numbers.
 ///
 /// The session holds an advisory lock on the directory for as long as it lives, so that whoever opens the
 /// repository next can tell a crash's leftovers from a living session's work, without a lock of Borg's.
 final class StagingArea: Sendable {
   let directory: Directory
-  let namespace: Namespace
+  /// The directory at the top, such as `data`; empty for the store's root.
+  let top: String
   private let root: Directory
   private let session: String
   private let counter = Atomic<UInt64>(0)
 
-  /// Creates the directory, and the namespace if need be.
-  init(root: Directory, namespace: Namespace) throws(Errno) {
-    let parent = Self.parent(of: namespace)
+  /// Creates the directory, and the one at the top if need be.
+  init(root: Directory, top: String) throws(Errno) {
+    let parent = Self.parent(in: top)
     for _ in 0..<Self.attempts {
       let session = "\(Host.processID)-\(Hex.string(Host.randomBytes(8)))"
       try root.makeDirectories(parent)
@@ -30,7 +31,7 @@ final class StagingArea: Sendable {
         if let isOurs = try? directory.lock(), !isOurs { continue }
         let here = try directory.status()
         guard let there = try root.status("\(parent)/\(session)"), there.inode == here.inode else { continue }
-        (self.root, self.namespace, self.session, self.directory) = (root, namespace, session, directory)
+        (self.root, self.top, self.session, self.directory) = (root, top, session, directory)
         return
       } catch .noSuchFileOrDirectory {
         // A session that ended removed the shared parent in between.
@@ -43,8 +44,8 @@ final class StagingArea: Sendable {
   /// How often others may get in the way before something else must be wrong, such as a dangling link.
   private static let attempts = 100
 
-  private static func parent(of namespace: Namespace) -> String {
-    "\(namespace.rawValue)/\(RepositoryLayout.stagingDirectory)"
+  private static func parent(in top: String) -> String {
+    top.isEmpty ? RepositoryLayout.stagingDirectory : "\(top)/\(RepositoryLayout.stagingDirectory)"
   }
 
   /// A file name that is new in this area.
@@ -54,7 +55,7 @@ final class StagingArea: Sendable {
 
   /// Removes the area and all that is left in it.
   func remove() throws(Errno) {
-    let parent = Self.parent(of: namespace)
+    let parent = Self.parent(in: top)
     try root.removeTree("\(parent)/\(session)")
     do {
       try root.removeDirectory(parent)
@@ -65,10 +66,10 @@ final class StagingArea: Sendable {
 
   /// Removes the areas of sessions that no longer live; returns how many there were.
   ///
-  /// Costs one failed `open` for a namespace without any. What cannot be removed stays, silently: it is
+  /// Costs one failed `open` where there are none. What cannot be removed stays, silently: it is
   /// hidden from every Borg, and the next opener tries again.
-  static func sweep(root: Directory, namespace: Namespace) -> Int {
-    let parent = parent(of: namespace)
+  static func sweep(root: Directory, top: String) -> Int {
+    let parent = parent(in: top)
     guard let shared = try? root.directory(parent),
       let sessions = try? shared.entries()
     else { return 0 }
