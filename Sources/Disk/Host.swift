@@ -110,17 +110,19 @@ public enum Host {
   /// Becomes another program, which gets the rest of the process as it is; returns only if that fails.
   public static func replace(by program: [UInt8], arguments: [[UInt8]]) -> Errno {
     let path = terminated(program)
-    let words = arguments.map(terminated)
-    var pointers: [UnsafeMutablePointer<CChar>?] = []
-    for word in words {
-      let copy = unsafe UnsafeMutablePointer<CChar>.allocate(capacity: word.count)
-      unsafe copy.initialize(from: word, count: word.count)
-      unsafe pointers.append(copy)
+    // All words behind one another, each with its end, and where each begins.
+    var text = arguments.flatMap(terminated)
+    var starts: [Int] = []
+    var start = 0
+    for argument in arguments {
+      starts.append(start)
+      start += argument.count + 1
     }
-    unsafe pointers.append(nil)
-    _ = unsafe execv(path, &pointers)
-    let failure = Errno(rawValue: errno)
-    for pointer in unsafe pointers { unsafe pointer?.deallocate() }
-    return failure
+    return unsafe text.withUnsafeMutableBufferPointer { buffer in
+      let base = buffer.baseAddress
+      var pointers = unsafe starts.map { start in unsafe base.map { unsafe $0 + start } } + [nil]
+      _ = unsafe execv(path, &pointers)
+      return Errno(rawValue: errno)
+    }
   }
 }

@@ -83,6 +83,8 @@ public struct Configuration: Sendable {
     /// In lower case.
     public var userHeader: String?
     public var addressHeader: String?
+
+    public init() {}
   }
 
   public struct LogOptions: Sendable {
@@ -90,6 +92,8 @@ public struct Configuration: Sendable {
     public var level = Log.Level.info
     /// Whether each request is a line.
     public var access = true
+
+    public init() {}
   }
 }
 

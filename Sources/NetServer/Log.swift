@@ -42,7 +42,8 @@ public final class Log: Sendable {
   public init(
     _ options: Configuration.LogOptions = .init(), output: @escaping @Sendable (String) -> Void
   ) {
-    (json, level) = (Atomic(options.json), Mutex(options.level))
+    json = Atomic(options.json)
+    level = Mutex(options.level)
     self.output = output
     thread.withLock { $0 = WorkerThread { [state] in Self.write(state, output) } }
   }
@@ -156,22 +157,24 @@ enum Clock {
   /// `2026-11-23T14:38:09.123Z`.
   static func date() -> String {
     let now = Host.now()
-    var (seconds, parts) = (time_t(now / 1000), tm())
+    var seconds = time_t(now / 1000)
+    var parts = unsafe tm()
     unsafe _ = gmtime_r(&seconds, &parts)
-    let date = "\(parts.tm_year + 1900)-\(two(parts.tm_mon + 1))-\(two(parts.tm_mday))"
+    let date = unsafe "\(parts.tm_year + 1900)-\(two(parts.tm_mon + 1))-\(two(parts.tm_mday))"
     let milliseconds = String(Int(now % 1000))
     let fraction = String(repeating: "0", count: 3 - milliseconds.count) + milliseconds
-    return "\(date)T\(two(parts.tm_hour)):\(two(parts.tm_min)):\(two(parts.tm_sec)).\(fraction)Z"
+    return unsafe "\(date)T\(two(parts.tm_hour)):\(two(parts.tm_min)):\(two(parts.tm_sec)).\(fraction)Z"
   }
 
   /// `Mon, 23 Nov 2026 14:38:09 GMT`, as HTTP's `Date` wants it.
   static func http(_ seconds: Int) -> String {
-    var (seconds, parts) = (time_t(seconds), tm())
+    var seconds = time_t(seconds)
+    var parts = unsafe tm()
     unsafe _ = gmtime_r(&seconds, &parts)
     let days = ["Sun", "Mon", "Tue", "Wed", "Thu", "Fri", "Sat"]
     let months = ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"]
-    let day = "\(days[Int(parts.tm_wday) % 7]), \(two(parts.tm_mday)) \(months[Int(parts.tm_mon) % 12])"
-    return "\(day) \(parts.tm_year + 1900) \(two(parts.tm_hour)):\(two(parts.tm_min)):\(two(parts.tm_sec)) GMT"
+    let day = unsafe "\(days[Int(parts.tm_wday) % 7]), \(two(parts.tm_mday)) \(months[Int(parts.tm_mon) % 12])"
+    return unsafe "\(day) \(parts.tm_year + 1900) \(two(parts.tm_hour)):\(two(parts.tm_min)):\(two(parts.tm_sec)) GMT"
   }
 
   private static func two(_ number: Int32) -> String { number < 10 ? "0\(number)" : "\(number)" }

@@ -21,15 +21,17 @@ struct HashedPassword: Sendable, Equatable {
   /// Whether it is this password's. Takes as long as the hash was meant to cost, some 5 to 500 ms.
   func admits(_ password: [UInt8]) -> Bool {
     guard !password.contains(0), let found = Self.hash(password, setting: text) else { return false }
-    let (found, wanted) = (Array(found.utf8), Array(text.utf8))
-    guard found.count == wanted.count else { return false }
-    return zip(found, wanted).reduce(UInt8(0)) { $0 | ($1.0 ^ $1.1) } == 0
+    let (left, right) = (Array(found.utf8), Array(text.utf8))
+    guard left.count == right.count else { return false }
+    var difference: UInt8 = 0
+    for (one, other) in zip(left, right) { difference |= one ^ other }
+    return difference == 0
   }
 
   /// crypt(3), by a work area of its own, so that threads do not meet.
   private static func hash(_ password: [UInt8], setting: String) -> String? {
     let phrase = password.map { CChar(bitPattern: $0) } + [0]
-    let area = unsafe UnsafeMutablePointer<crypt_data>.allocate(capacity: 1)
+    let area = UnsafeMutablePointer<crypt_data>.allocate(capacity: 1)
     defer {
       // It holds what was hashed.
       unsafe explicit_bzero(area, MemoryLayout<crypt_data>.size)

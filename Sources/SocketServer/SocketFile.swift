@@ -15,6 +15,8 @@ public final class SocketFile: Sendable {
   /// Why there is no such socket, in words for the administrator.
   public struct Failure: Error, Equatable {
     public let message: String
+
+    public init(message: String) { self.message = message }
   }
 
   /// Listens at a path; missing parents are made, with mode 0777 less the mask. Group members may connect, as with the
