@@ -59,7 +59,8 @@ let package = Package(
       dependencies: ["BorgFormat", "Disk", "Storage", "ObjectRepository", "SegmentRepository", "Session"],
       swiftSettings: settings),
     .target(
-      name: "REST", dependencies: ["BorgFormat", "Disk", "Storage", "Session"], swiftSettings: settings),
+      name: "REST", dependencies: ["BorgFormat", "ContentHash", "Disk", "Storage", "Session", system],
+      swiftSettings: settings),
     .target(name: "SocketServer", dependencies: ["BorgFormat", "Disk", system], swiftSettings: settings),
     // As with CDeflate: the archive by its name, so that hosts need no libcrypt.
     .systemLibrary(name: "CCrypt", providers: [.apt(["libcrypt-dev"])]),
@@ -79,7 +80,7 @@ let package = Package(
     .executableTarget(
       name: "borg-serve",
       dependencies: [
-        "BorgFormat", "Disk", "ObjectRepository", "RPC", "ServeCommand", "Session", "SocketServer",
+        "BorgFormat", "Disk", "ObjectRepository", "REST", "RPC", "ServeCommand", "Session", "SocketServer",
       ],
       swiftSettings: settings,
       // A static standard library halves start-up time and memory, and hosts need no Swift runtime.
@@ -122,7 +123,8 @@ let package = Package(
       ],
       swiftSettings: settings),
     .testTarget(
-      name: "RESTTests", dependencies: ["BorgFormat", "Disk", "REST", "Session", "Storage", "TestKit"],
+      name: "RESTTests",
+      dependencies: ["BorgFormat", "ContentHash", "Disk", "DiskSimulation", "REST", "Session", "Storage", "TestKit", system],
       swiftSettings: settings),
     .testTarget(
       name: "NetServerTests",

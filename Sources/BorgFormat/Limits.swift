@@ -98,6 +98,16 @@ public enum Limits {
   /// Largest `lock.roster` of a Borg 1 repository that is looked at: 1 MiB, some 20,000 holders.
   public static let lockRoster = 1024 * 1024
 
+  /// HTTP: bytes of a line of a head, of a head as a whole, and how many fields it may have. Source: Python's `http.server`, as
+  /// the original uses it, for lines and fields.
+  public static let restLine = 64 * 1024
+  public static let restHead = 128 * 1024
+  public static let restFields = 100
+
+  /// HTTP: largest list of ranges for `gather` and `defrag`: 4 MiB, some 40,000 of Borg's. Stock clients gather 1,000 at a
+  /// time, and merge as many small packs as come to 50 MB.
+  public static let restRanges = 4 << 20
+
   /// Largest `config` of a Borg 1 repository: 1 MiB; one with a key has about 1,000 bytes.
   public static let repositoryConfig = 1024 * 1024
 }

@@ -13,10 +13,14 @@ public struct Answer: Sendable {
     case none
     case bytes([UInt8])
     /// To be streamed one after the other, never as a whole in memory.
+    ///
+    /// A piece that is one of many opens its object when it is read first and gives it up when its last byte was read, so
+    /// take them in order. One whose object has vanished meanwhile throws: the connection has to end then, since its
+    /// length has been announced.
     case pieces([Piece])
   }
 
-  /// A part of an object.
+  /// A part of an object, of one byte at least.
   public struct Piece: Sendable {
     public let object: any StoredObject
     public let offset: Int
@@ -40,5 +44,37 @@ public struct Answer: Sendable {
         case .pieces(let pieces): pieces.reduce(0) { $0 + $1.count }
         }
       }()
+  }
+}
+
+extension Answer {
+  /// Nothing that a store holds may be answered from anybody's cache.
+  private static let notCached = (
+    name: "Cache-Control", value: "no-store, no-cache, must-revalidate, max-age=0"
+  )
+
+  /// Success.
+  static func success(
+    _ status: Int = 200, type: String? = nil, fields: [(name: String, value: String)] = [], _ body: Body = .none,
+    contentLength: Int? = nil
+  ) -> Answer {
+    let typed = type.map { [(name: "Content-Type", value: $0)] } ?? []
+    return Answer(status: status, fields: typed + [notCached] + fields, body: body, contentLength: contentLength)
+  }
+
+  /// What a refusal says, in one line of plain text.
+  init(_ refusal: Refusal) {
+    let text = refusal.text.map { $0.isNewline || $0 == "\0" ? " " : $0 }
+    self.init(
+      status: refusal.status,
+      fields: [(name: "Content-Type", value: "text/plain; charset=utf-8"), Self.notCached],
+      body: .bytes(Array(String(text).utf8)))
+  }
+
+  /// The same to HEAD: without its body.
+  var headOnly: Answer {
+    var answer = self
+    answer.body = .none
+    return answer
   }
 }

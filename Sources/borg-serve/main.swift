@@ -52,10 +52,6 @@ enum Process {
 
   /// Serves to the end; the dialect is that of the one client, if there was one and it said anything.
   private static func serve(_ options: ServeOptions) -> (ExitCode, Dialect?) {
-    guard !options.rest else {
-      printToStandardError("borg-serve: --rest is not supported by this version yet.")
-      return (.failure, nil)
-    }
     guard options.socket != nil || isatty(STDIN_FILENO) == 0 else {
       printToStandardError("borg-serve: standard input is a terminal; borg clients start this over ssh.")
       return (.failure, nil)
@@ -66,6 +62,13 @@ enum Process {
       let signals = try EndSignals()
       let granted = GrantedRoots(paths: options.restrictToPaths, repositories: options.restrictToRepositories)
       let configuration = configuration(options, granted)
+      if options.rest {
+        guard options.socket == nil else {
+          printToStandardError("Error: --rest is served on standard input and output, not on a --socket.")
+          return (.failure, nil)
+        }
+        return (RESTServer(options: options, configuration: configuration.session).run(until: signals), .borg2)
+      }
       if let socket = options.socket {
         let service = SocketService(options: options, socket: socket, configuration: configuration)
         return (service.run(until: signals), nil)
