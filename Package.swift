@@ -73,14 +73,14 @@ let package = Package(
       swiftSettings: settings),
     .executableTarget(
       name: "borg-serve-net",
-      dependencies: ["BorgFormat", "Disk", "NetServer", "ServeCommand"],
+      dependencies: ["BorgFormat", "Disk", "NetServer", "REST", "ServeCommand", "Storage", system],
       swiftSettings: settings,
       linkerSettings: [.unsafeFlags(["-static-stdlib"], .when(platforms: [.linux]))]),
     .target(name: "ServeCommand", dependencies: ["BorgFormat"], swiftSettings: settings),
     .executableTarget(
       name: "borg-serve",
       dependencies: [
-        "BorgFormat", "Disk", "ObjectRepository", "REST", "RPC", "ServeCommand", "Session", "SocketServer",
+        "BorgFormat", "Disk", "ObjectRepository", "REST", "RPC", "ServeCommand", "Session", "SocketServer", system,
       ],
       swiftSettings: settings,
       // A static standard library halves start-up time and memory, and hosts need no Swift runtime.

@@ -74,11 +74,12 @@ enum ListenCommand {
     _ = try RepositoryPath(resolving: Array(configuration.root.utf8)).create()
     let log = try makeLog(configuration, granted, options)
     defer { log.end() }
+    let repositories = Repositories(granted: granted, root: configuration.root)
     let server: NetworkServer
     do throws(NetworkServer.Failure) {
       server = try NetworkServer(
         configuration, file: file(options), flags: options.flags, log: log,
-        open: { Repositories.place($0, granted: granted, root: configuration.root) }, begin: Repositories.begin)
+        open: { repositories.place($0) }, begin: Repositories.begin)
       try server.start()
     } catch {
       log.end()
