@@ -80,7 +80,8 @@ let package = Package(
     .executableTarget(
       name: "borg-serve",
       dependencies: [
-        "BorgFormat", "Disk", "ObjectRepository", "REST", "RPC", "ServeCommand", "Session", "SocketServer", system,
+        "BorgFormat", "Disk", "ObjectRepository", "REST", "RPC", "ServeCommand", "Session", "SocketServer",
+        system,
       ],
       swiftSettings: settings,
       // A static standard library halves start-up time and memory, and hosts need no Swift runtime.
@@ -124,12 +125,17 @@ let package = Package(
       swiftSettings: settings),
     .testTarget(
       name: "RESTTests",
-      dependencies: ["BorgFormat", "ContentHash", "Disk", "DiskSimulation", "REST", "Session", "Storage", "TestKit", system],
+      dependencies: [
+        "BorgFormat", "ContentHash", "Disk", "DiskSimulation", "REST", "Session", "Storage", "TestKit",
+        system,
+      ],
       swiftSettings: settings),
     .testTarget(
       name: "NetServerTests",
       dependencies: [
-        "BorgFormat", "CCrypt", "Disk", "NetServer", "REST", "Storage", "TestKit", nioCore, nioPosix, nioSSL,
+        "BorgFormat", "CCrypt", "Disk", "DiskSimulation", "NetServer", "REST", "Storage", nioCore, nioPosix,
+        nioSSL,
+        system,
       ],
       swiftSettings: settings),
     .testTarget(

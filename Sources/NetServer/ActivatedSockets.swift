@@ -12,8 +12,10 @@ struct ActivatedSocket {
 enum ActivatedSockets {
   /// The sockets of a name, as `LISTEN_FDS` and `LISTEN_FDNAMES` tell; each can be had once. Source: sd_listen_fds(3).
   static func named(_ name: String) -> [ActivatedSocket] {
-    let text = { (variable: String) in Host.environment(variable).map { String(decoding: $0, as: UTF8.self) } }
-    guard text("LISTEN_PID").flatMap({ Int($0) }) == Host.processID, let count = text("LISTEN_FDS").flatMap({ Int($0) }),
+    let text = { (variable: String) in Host.environment(variable).map { String(decoding: $0, as: UTF8.self) }
+    }
+    guard text("LISTEN_PID").flatMap({ Int($0) }) == Host.processID,
+      let count = text("LISTEN_FDS").flatMap({ Int($0) }),
       (1...64).contains(count)
     else { return [] }
     let names = (text("LISTEN_FDNAMES") ?? "").split(separator: ":", omittingEmptySubsequences: false)
@@ -26,7 +28,8 @@ enum ActivatedSockets {
 
   /// Nil for what is no listening stream socket.
   private static func adopt(_ descriptor: Int32) -> ActivatedSocket? {
-    guard option(descriptor, SO_ACCEPTCONN) == 1, option(descriptor, SO_TYPE) == Int32(SOCK_STREAM.rawValue) else {
+    guard option(descriptor, SO_ACCEPTCONN) == 1, option(descriptor, SO_TYPE) == Int32(SOCK_STREAM.rawValue)
+    else {
       return nil
     }
     _ = fcntl(descriptor, F_SETFD, FD_CLOEXEC)
@@ -56,6 +59,7 @@ enum ActivatedSockets {
       }
     }
     guard isNamed else { return nil }
-    return NetworkAddress(String(decoding: host.prefix { $0 != 0 }.map { UInt8(bitPattern: $0) }, as: UTF8.self))
+    return NetworkAddress(
+      String(decoding: host.prefix { $0 != 0 }.map { UInt8(bitPattern: $0) }, as: UTF8.self))
   }
 }

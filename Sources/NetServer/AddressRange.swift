@@ -40,7 +40,8 @@ public struct AddressRange: Hashable, Sendable {
       (self.address, bits) = (address, limit)
       return
     }
-    guard let bits = Int(parts[1]), (0...limit).contains(bits), parts[1].utf8.allSatisfy({ (48...57).contains($0) })
+    guard let bits = Int(parts[1]), (0...limit).contains(bits),
+      parts[1].utf8.allSatisfy({ (48...57).contains($0) })
     else { return nil }
     (self.address, self.bits) = (address, bits)
   }

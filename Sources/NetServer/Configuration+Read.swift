@@ -75,7 +75,9 @@ extension Configuration {
     confines = reader.boolean("confine") ?? true
     if let umask = reader.octal("umask") { self.umask = umask }
     threads = reader.integer("threads", in: 1...1024)
-    if let seconds = reader.seconds("repository-metrics-interval") { repositoryMetricsInterval = Int(seconds) }
+    if let seconds = reader.seconds("repository-metrics-interval") {
+      repositoryMetricsInterval = Int(seconds)
+    }
   }
 
   private mutating func readListener(_ table: ConfigurationText.Table, _ reader: inout ConfigurationReader) {
@@ -84,7 +86,8 @@ extension Configuration {
       if let (address, port) = Self.address(text) {
         places.append(.address(address, port: port))
       } else {
-        reader.complain("address", "is not of the form \"127.0.0.1:8000\" or \"[::1]:8000\": \(text.shortened)")
+        reader.complain(
+          "address", "is not of the form \"127.0.0.1:8000\" or \"[::1]:8000\": \(text.shortened)")
         places.append(.address("", port: 0))
       }
     }
@@ -151,7 +154,8 @@ extension Configuration {
       } else if let range = AddressRange(text) {
         proxy.trusted.append(range)
       } else {
-        reader.complain("trusted", "is neither an address, a range such as 10.0.0.0/8, nor unix: \(text.shortened)")
+        reader.complain(
+          "trusted", "is neither an address, a range such as 10.0.0.0/8, nor unix: \(text.shortened)")
       }
     }
     proxy.userHeader = reader.string("user-header")?.lowercased()
@@ -161,7 +165,8 @@ extension Configuration {
     }
     for (key, name) in [("user-header", proxy.userHeader), ("address-header", proxy.addressHeader)] {
       guard let name else { continue }
-      let isTaken = ["authorization", "accept", "host", "content-length", "connection", "range"].contains(name)
+      let isTaken = ["authorization", "accept", "host", "content-length", "connection", "range"].contains(
+        name)
       if isTaken || name.isEmpty || !name.utf8.allSatisfy(RequestParser.isTokenByte) {
         reader.complain(key, "is no header that a proxy could set for this: \(name.shortened)")
       }
@@ -199,7 +204,8 @@ extension Configuration {
   private mutating func apply(_ flags: Flags, _ reader: inout ConfigurationReader) {
     if let root = flags.root { self.root = root }
     if let credentials = flags.credentials { self.credentials = credentials }
-    for path in [flags.root, flags.credentials].compactMap({ $0 }) + flags.sockets where !path.hasPrefix("/") {
+    for path in [flags.root, flags.credentials].compactMap({ $0 }) + flags.sockets where !path.hasPrefix("/")
+    {
       reader.complain(nil, "has to be an absolute path: \(path.shortened)")
     }
     for text in flags.addresses {
@@ -250,7 +256,9 @@ extension Configuration {
         nil
       }
     if let problem {
-      reader.add(ConfigurationProblem(line: listener.line == 0 ? nil : listener.line, key: "listener \(text):\(port)", problem))
+      reader.add(
+        ConfigurationProblem(
+          line: listener.line == 0 ? nil : listener.line, key: "listener \(text):\(port)", problem))
     }
   }
 }
@@ -300,7 +308,9 @@ struct ConfigurationReader {
   }
 
   mutating func string(_ key: String) -> String? {
-    value(key, "a text in quotes, not empty") { if case .string(let text) = $0, !text.isEmpty { text } else { nil } }
+    value(key, "a text in quotes, not empty") {
+      if case .string(let text) = $0, !text.isEmpty { text } else { nil }
+    }
   }
 
   /// An absolute path.
@@ -337,7 +347,9 @@ struct ConfigurationReader {
   /// A file mode.
   mutating func octal(_ key: String) -> UInt32? {
     value(key, "octal digits in quotes, such as \"660\"") { value in
-      guard case .string(let text) = value, let mode = UInt32(text, radix: 8), mode <= 0o777 else { return nil }
+      guard case .string(let text) = value, let mode = UInt32(text, radix: 8), mode <= 0o777 else {
+        return nil
+      }
       return mode
     }
   }

@@ -41,7 +41,9 @@ public struct Configuration: Sendable {
       repositories: [RepositoryPattern], permissions: Permissions = .all, quota: UInt64? = nil,
       metrics: Bool = false
     ) {
-      (self.repositories, self.permissions, self.quota, self.metrics) = (repositories, permissions, quota, metrics)
+      (self.repositories, self.permissions, self.quota, self.metrics) = (
+        repositories, permissions, quota, metrics
+      )
     }
   }
 
@@ -134,7 +136,9 @@ public struct NetworkLimits: Sendable {
 extension Configuration {
   /// All patterns, with the table that they stand in.
   var patterns: [(table: String, pattern: RepositoryPattern)] {
-    let named = users.sorted { $0.key < $1.key }.flatMap { user in user.value.repositories.map { ("user.\(user.key)", $0) } }
+    let named = users.sorted { $0.key < $1.key }.flatMap { user in
+      user.value.repositories.map { ("user.\(user.key)", $0) }
+    }
     return named + (anonymous?.repositories ?? []).map { ("anonymous", $0) }
   }
 
@@ -175,7 +179,8 @@ extension Configuration.Grant: CustomStringConvertible {
 extension Configuration.Listener.Place: CustomStringConvertible {
   public var description: String {
     switch self {
-    case .address(let address, let port): address.contains(":") ? "[\(address)]:\(port)" : "\(address):\(port)"
+    case .address(let address, let port):
+      address.contains(":") ? "[\(address)]:\(port)" : "\(address):\(port)"
     case .unix(let path, let mode, _): "\(path) (mode \(String(mode, radix: 8)))"
     case .systemd(let name): "the socket \(name) of systemd"
     }

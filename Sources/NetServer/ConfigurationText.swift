@@ -226,10 +226,13 @@ struct ConfigurationText {
         let hex = text(position..<min(position + digits, scalars.count))
         guard hex.unicodeScalars.count == digits, let value = UInt32(hex, radix: 16),
           let result = Unicode.Scalar(value)
-        else { throw ConfigurationProblem(line: line, "\\\(scalar) has to be followed by \(digits) hex digits") }
+        else {
+          throw ConfigurationProblem(line: line, "\\\(scalar) has to be followed by \(digits) hex digits")
+        }
         position += digits
         return result
-      default: throw ConfigurationProblem(line: line, "\\\(scalar) means nothing; a backslash is written \\\\")
+      default:
+        throw ConfigurationProblem(line: line, "\\\(scalar) means nothing; a backslash is written \\\\")
       }
     }
   }

@@ -110,7 +110,9 @@ final class ConnectionHandler: ChannelDuplexHandler, @unchecked Sendable {
   }
 
   func errorCaught(context: ChannelHandlerContext, error: any Error) {
-    shared.log.write(.debug, "connection failed", ["connection": .number(number), "address": .text(origin.address), "error": .text("\(error)")])
+    shared.log.write(
+      .debug, "connection failed",
+      ["connection": .number(number), "address": .text(origin.address), "error": .text("\(error)")])
     context.close(promise: nil)
   }
 
@@ -165,7 +167,8 @@ final class ConnectionHandler: ChannelDuplexHandler, @unchecked Sendable {
   }
 
   private func timeOut() {
-    shared.log.write(.debug, "connection timed out", ["connection": .number(number), "address": .text(origin.address)])
+    shared.log.write(
+      .debug, "connection timed out", ["connection": .number(number), "address": .text(origin.address)])
     if phase == .head, start < input.count {
       refuse(BadRequest(408, "the request took too long"))
     } else {
@@ -244,7 +247,10 @@ final class ConnectionHandler: ChannelDuplexHandler, @unchecked Sendable {
     shared.metrics.countBadRequest()
     shared.log.write(
       .info, "malformed request",
-      ["connection": .number(number), "address": .text(origin.address), "status": .number(bad.status), "reason": .text(bad.reason)])
+      [
+        "connection": .number(number), "address": .text(origin.address), "status": .number(bad.status),
+        "reason": .text(bad.reason),
+      ])
     guard let context else { return }
     let answer = Answer(bad.status, text: bad.reason)
     var buffer = context.channel.allocator.buffer(capacity: 512)
@@ -323,8 +329,10 @@ final class ConnectionHandler: ChannelDuplexHandler, @unchecked Sendable {
       shared.log.write(
         isQuiet ? .debug : .warning, "refused",
         [
-          "connection": .number(number), "address": .text(request.origin.address), "user": user.map { .text($0) },
-          "path": .text(request.head.request.path.shortened), "status": .number(answer.status), "reason": .text(reason),
+          "connection": .number(number), "address": .text(request.origin.address),
+          "user": user.map { .text($0) },
+          "path": .text(request.head.request.path.shortened), "status": .number(answer.status),
+          "reason": .text(reason),
         ])
       (request.user, request.refusal) = (user, answer)
       goOn(request)
@@ -338,7 +346,10 @@ final class ConnectionHandler: ChannelDuplexHandler, @unchecked Sendable {
     guard let user = visitor.user else { return }
     shared.log.write(
       .info, "login",
-      ["connection": .number(number), "address": .text(request.origin.address), "user": .text(user), "mode": .text(visitor.grant.permissions.rawValue)])
+      [
+        "connection": .number(number), "address": .text(request.origin.address), "user": .text(user),
+        "mode": .text(visitor.grant.permissions.rawValue),
+      ])
   }
 
   /// Begins to take the body of a request of which it is known what is to become of it.
@@ -365,7 +376,11 @@ final class ConnectionHandler: ChannelDuplexHandler, @unchecked Sendable {
     if let refusal = request.refusal {
       start += available
       request.bodyLeft -= available
-      if request.bodyLeft == 0 { answer(request, refusal, ByteBuffer(), isWhole: true) } else { expect(within: limits.bodyTime) }
+      if request.bodyLeft == 0 {
+        answer(request, refusal, ByteBuffer(), isWhole: true)
+      } else {
+        expect(within: limits.bodyTime)
+      }
       return request.bodyLeft == 0
     }
     let isLast = available == request.bodyLeft
@@ -395,7 +410,8 @@ final class ConnectionHandler: ChannelDuplexHandler, @unchecked Sendable {
         handler.spare.removeAll(keepingCapacity: true)
         switch outcome {
         case .more: handler.expect(within: request.bodyLeft > 0 ? handler.limits.bodyTime : nil)
-        case .answered(let answer, let block, let isWhole): handler.answer(request, answer, block, isWhole: isWhole)
+        case .answered(let answer, let block, let isWhole):
+          handler.answer(request, answer, block, isWhole: isWhole)
         case .failed: handler.fail(request)
         }
         handler.advance()
@@ -405,7 +421,9 @@ final class ConnectionHandler: ChannelDuplexHandler, @unchecked Sendable {
   }
 
   /// Runs a job on a worker, and what it returns on the event loop, unless the connection is gone by then.
-  private func work(_ request: CurrentRequest, _ job: @escaping @Sendable () -> @Sendable (ConnectionHandler) -> Void) {
+  private func work(
+    _ request: CurrentRequest, _ job: @escaping @Sendable () -> @Sendable (ConnectionHandler) -> Void
+  ) {
     let loop = eventLoop
     request.isWorking = true
     expect(within: nil)
@@ -434,7 +452,8 @@ final class ConnectionHandler: ChannelDuplexHandler, @unchecked Sendable {
       block.writeBytes(bytes)
     }
     request.sent += block.readableBytes
-    var buffer = context.channel.allocator.buffer(capacity: head.utf8.count + (block.readableBytes <= 4096 ? block.readableBytes : 0))
+    var buffer = context.channel.allocator.buffer(
+      capacity: head.utf8.count + (block.readableBytes <= 4096 ? block.readableBytes : 0))
     buffer.writeString(head)
     if block.readableBytes <= 4096 {
       buffer.writeBuffer(&block)
@@ -473,7 +492,9 @@ final class ConnectionHandler: ChannelDuplexHandler, @unchecked Sendable {
 
   /// What was announced cannot be sent: the client has to see that something is missing.
   private func fail(_ request: CurrentRequest) {
-    shared.log.write(.error, "an object could not be read to its end", ["connection": .number(number), "path": .text(request.head.request.path.shortened)])
+    shared.log.write(
+      .error, "an object could not be read to its end",
+      ["connection": .number(number), "path": .text(request.head.request.path.shortened)])
     giveUp(request)
     context?.close(promise: nil)
   }
@@ -508,16 +529,19 @@ final class ConnectionHandler: ChannelDuplexHandler, @unchecked Sendable {
     if let name = request.repository { shared.registry.leave(name) }
     let seconds = Double((NIODeadline.now() - request.began).nanoseconds) / 1e9
     shared.metrics.count(
-      request.operation, status: request.status, received: request.received, sent: request.sent, seconds: seconds)
+      request.operation, status: request.status, received: request.received, sent: request.sent,
+      seconds: seconds)
     guard shared.front.current.configuration.log.access else { return }
     let head = request.head.request
     shared.log.write(
       .info, "request",
       [
-        "connection": .number(number), "address": .text(request.origin.address), "user": request.user.map { .text($0) },
+        "connection": .number(number), "address": .text(request.origin.address),
+        "user": request.user.map { .text($0) },
         "operation": .text(request.operation.rawValue),
         "path": .text((head.query.isEmpty ? head.path : "\(head.path)?\(head.query)").shortened),
-        "status": .number(request.status), "received": .number(request.received), "sent": .number(request.sent),
+        "status": .number(request.status), "received": .number(request.received),
+        "sent": .number(request.sent),
         "ms": .milliseconds(seconds * 1000),
       ])
   }
@@ -574,7 +598,8 @@ private final class PageExchange: Exchange {
 
   func finish() -> Answer {
     Answer(
-      status: 200, fields: [("Content-Type", "text/plain; version=0.0.4; charset=utf-8"), ("Cache-Control", "no-store")],
+      status: 200,
+      fields: [("Content-Type", "text/plain; version=0.0.4; charset=utf-8"), ("Cache-Control", "no-store")],
       body: .bytes(Array(text().utf8)))
   }
 

@@ -120,7 +120,9 @@ final class Credentials: Sendable {
   }
 
   /// Decides what can be decided at once. Never blocks.
-  func look(_ credentials: BasicCredentials, from site: [UInt8], at now: ContinuousClock.Instant = .now) -> Verdict {
+  func look(_ credentials: BasicCredentials, from site: [UInt8], at now: ContinuousClock.Instant = .now)
+    -> Verdict
+  {
     state.withLock { state in
       if let password = state.file.passwords[credentials.user], let known = state.known[credentials.user],
         known == digest(credentials, password)

@@ -82,7 +82,9 @@ private final class AnswerReader {
         continue
       }
       if scratch.count != wanted { scratch = [UInt8](repeating: 0, count: wanted) }
-      guard let count = try? piece.object.read(at: piece.offset + done, into: &scratch), count > 0 else { return nil }
+      guard let count = try? piece.object.read(at: piece.offset + done, into: &scratch), count > 0 else {
+        return nil
+      }
       if count == scratch.count { buffer.writeBytes(scratch) } else { buffer.writeBytes(scratch[..<count]) }
       done += count
       if done == piece.count { (pieces, done) = (pieces.dropFirst(), 0) }

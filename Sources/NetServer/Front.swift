@@ -59,7 +59,9 @@ final class Front: Sendable {
   }
 
   /// `known` is what a check has come to for this request, or was found for the same credentials on this connection.
-  func decide(_ head: NetworkHead, from origin: Origin, known: (BasicCredentials, Credentials.Verdict)? = nil) -> Decision {
+  func decide(_ head: NetworkHead, from origin: Origin, known: (BasicCredentials, Credentials.Verdict)? = nil)
+    -> Decision
+  {
     let settings = current
     let page = Self.page(head.request)
     if page == nil, head.request.value("accept") != Self.protocolType {
@@ -76,12 +78,15 @@ final class Front: Sendable {
     case .success(let visitor):
       if let page { return admit(visitor, to: page, settings) }
       for pattern in visitor.grant.repositories {
-        if let (name, rest) = pattern.split(head.request.path) { return .repository(name, rest: rest, visitor) }
+        if let (name, rest) = pattern.split(head.request.path) {
+          return .repository(name, rest: rest, visitor)
+        }
       }
       // The same whether anything is there or not. Who has a name may still give it.
       if visitor.user == nil, settings.hasCredentials { return Self.unauthorized(nil, "no user was given") }
       return .refused(
-        Answer(403, text: "not permitted: nothing is granted here"), user: visitor.user, reason: "not granted")
+        Answer(403, text: "not permitted: nothing is granted here"), user: visitor.user, reason: "not granted"
+      )
     }
   }
 
@@ -110,13 +115,19 @@ final class Front: Sendable {
   }
 
   private func identify(
-    _ head: NetworkHead, _ origin: Origin, _ settings: Settings, _ known: (BasicCredentials, Credentials.Verdict)?
+    _ head: NetworkHead, _ origin: Origin, _ settings: Settings,
+    _ known: (BasicCredentials, Credentials.Verdict)?
   ) -> Result<Visitor, Refused> {
     let configuration = settings.configuration
-    if origin.isProxy, let field = configuration.proxy.userHeader, let user = head.request.value(field), !user.isEmpty {
+    if origin.isProxy, let field = configuration.proxy.userHeader, let user = head.request.value(field),
+      !user.isEmpty
+    {
       guard let grant = configuration.users[user] else {
-        return .failure(Refused(decision: .refused(
-          Answer(403, text: "not permitted: nothing is granted here"), user: user, reason: "user of the proxy is not known")))
+        return .failure(
+          Refused(
+            decision: .refused(
+              Answer(403, text: "not permitted: nothing is granted here"), user: user,
+              reason: "user of the proxy is not known")))
       }
       return .success(Visitor(user: user, grant: grant))
     }
@@ -128,7 +139,11 @@ final class Front: Sendable {
       return .failure(Refused(decision: Self.unauthorized(nil, "the credentials are none")))
     }
     let verdict: Credentials.Verdict
-    if let known, known.0 == given { verdict = known.1 } else { verdict = credentials.look(given, from: origin.site) }
+    if let known, known.0 == given {
+      verdict = known.1
+    } else {
+      verdict = credentials.look(given, from: origin.site)
+    }
     switch verdict {
     case .right:
       let grant = configuration.users[given.user] ?? Configuration.Grant(repositories: [])
@@ -138,7 +153,8 @@ final class Front: Sendable {
     case .throttled(let seconds):
       let answer = Answer(
         429, text: "too many failed attempts", fields: [("Retry-After", String(seconds))])
-      return .failure(Refused(decision: .refused(answer, user: given.user, reason: "too many failed attempts")))
+      return .failure(
+        Refused(decision: .refused(answer, user: given.user, reason: "too many failed attempts")))
     }
   }
 
@@ -153,7 +169,8 @@ final class Front: Sendable {
   /// The client's address as a trusted proxy tells it: the last one of a list is the one that it has added itself.
   func address(of head: NetworkHead, from origin: Origin) -> Origin {
     guard origin.isProxy, let field = current.configuration.proxy.addressHeader,
-      let last = head.request.value(field)?.split(separator: ",").last?.trimmed, let address = NetworkAddress(String(last))
+      let last = head.request.value(field)?.split(separator: ",").last?.trimmed,
+      let address = NetworkAddress(String(last))
     else { return origin }
     var origin = origin
     (origin.address, origin.site) = (String(last), address.site)

@@ -67,7 +67,8 @@ public final class Log: Sendable {
     _ level: Level, _ message: String, _ fields: KeyValuePairs<String, Value?> = [:]
   ) {
     guard level >= self.level.withLock({ $0 }) else { return }
-    let line = json.load(ordering: .relaxed) ? Self.json(level, message, fields) : Self.text(level, message, fields)
+    let line =
+      json.load(ordering: .relaxed) ? Self.json(level, message, fields) : Self.text(level, message, fields)
     let isFirst = state.withLock { state in
       guard state.lines.count < Self.limit else {
         state.lost += 1
@@ -96,13 +97,16 @@ public final class Log: Sendable {
     }
   }
 
-  private static func text(_ level: Level, _ message: String, _ fields: KeyValuePairs<String, Value?>) -> String {
+  private static func text(_ level: Level, _ message: String, _ fields: KeyValuePairs<String, Value?>)
+    -> String
+  {
     var line = "\(Clock.date()) \(level.rawValue) \(message.visible)"
     for (name, value) in fields {
       switch value {
       case nil: break
       case .text(let text):
-        let isPlain = !text.isEmpty && text.utf8.allSatisfy { $0 > 0x20 && $0 < 0x7f && $0 != UInt8(ascii: "\"") }
+        let isPlain =
+          !text.isEmpty && text.utf8.allSatisfy { $0 > 0x20 && $0 < 0x7f && $0 != UInt8(ascii: "\"") }
         line += isPlain ? " \(name)=\(text)" : " \(name)=\(quoted(text))"
       case .number(let number): line += " \(name)=\(number)"
       case .milliseconds(let time): line += " \(name)=\(decimal(time))"
@@ -111,8 +115,11 @@ public final class Log: Sendable {
     return line
   }
 
-  private static func json(_ level: Level, _ message: String, _ fields: KeyValuePairs<String, Value?>) -> String {
-    var line = "{\"time\": \"\(Clock.date())\", \"level\": \"\(level.rawValue)\", \"message\": \(quoted(message))"
+  private static func json(_ level: Level, _ message: String, _ fields: KeyValuePairs<String, Value?>)
+    -> String
+  {
+    var line =
+      "{\"time\": \"\(Clock.date())\", \"level\": \"\(level.rawValue)\", \"message\": \(quoted(message))"
     for (name, value) in fields {
       switch value {
       case nil: break
@@ -173,8 +180,10 @@ enum Clock {
     unsafe _ = gmtime_r(&seconds, &parts)
     let days = ["Sun", "Mon", "Tue", "Wed", "Thu", "Fri", "Sat"]
     let months = ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"]
-    let day = unsafe "\(days[Int(parts.tm_wday) % 7]), \(two(parts.tm_mday)) \(months[Int(parts.tm_mon) % 12])"
-    return unsafe "\(day) \(parts.tm_year + 1900) \(two(parts.tm_hour)):\(two(parts.tm_min)):\(two(parts.tm_sec)) GMT"
+    let day =
+      unsafe "\(days[Int(parts.tm_wday) % 7]), \(two(parts.tm_mday)) \(months[Int(parts.tm_mon) % 12])"
+    return
+      unsafe "\(day) \(parts.tm_year + 1900) \(two(parts.tm_hour)):\(two(parts.tm_min)):\(two(parts.tm_sec)) GMT"
   }
 
   private static func two(_ number: Int32) -> String { number < 10 ? "0\(number)" : "\(number)" }

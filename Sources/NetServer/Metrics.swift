@@ -10,7 +10,8 @@ enum Operation: String, CaseIterable, Sendable {
     switch method {
     case .get: self = path.utf8.last == UInt8(ascii: "/") ? .list : .load
     case .head: self = .info
-    case .post: self = Self.command(query, [.create, .move, .mkdir, .hash, .quota, .defrag, .gather]) ?? .store
+    case .post:
+      self = Self.command(query, [.create, .move, .mkdir, .hash, .quota, .defrag, .gather]) ?? .store
     case .delete: self = Self.command(query, [.destroy, .rmdir]) ?? .delete
     case .other: self = .other
     }
@@ -74,14 +75,20 @@ final class Metrics: Sendable {
   }
   func countBadRequest() { state.withLock { $0.badRequests += 1 } }
 
-  func replace(repositories: [RepositoryName: RepositoryFacts]) { state.withLock { $0.repositories = repositories } }
+  func replace(repositories: [RepositoryName: RepositoryFacts]) {
+    state.withLock { $0.repositories = repositories }
+  }
 
   /// All of them. `connections` and `open` are as they are now.
   func text(connections: Int, openRepositories: Int) -> String {
     let state = state.withLock { $0 }
     var page = MetricsPage()
-    page.begin("borg_serve_requests_total", "counter", "Requests by operation and status; 0 is one that ended without an answer.")
-    for (key, count) in state.requests.sorted(by: { ($0.key.operation.rawValue, $0.key.status) < ($1.key.operation.rawValue, $1.key.status) }) {
+    page.begin(
+      "borg_serve_requests_total", "counter",
+      "Requests by operation and status; 0 is one that ended without an answer.")
+    for (key, count) in state.requests.sorted(by: {
+      ($0.key.operation.rawValue, $0.key.status) < ($1.key.operation.rawValue, $1.key.status)
+    }) {
       page.add([("operation", key.operation.rawValue), ("status", String(key.status))], "\(count)")
     }
     page.begin("borg_serve_request_seconds", "histogram", "Time from a request's head to its answer's end.")
@@ -96,13 +103,18 @@ final class Metrics: Sendable {
     }
     page.add("borg_serve_received_bytes_total", "counter", "Bytes of requests' bodies.", state.received)
     page.add("borg_serve_sent_bytes_total", "counter", "Bytes of answers' bodies.", state.sent)
-    page.add("borg_serve_malformed_requests_total", "counter", "What was sent and is no request.", state.badRequests)
+    page.add(
+      "borg_serve_malformed_requests_total", "counter", "What was sent and is no request.", state.badRequests)
     page.add("borg_serve_connections_total", "counter", "Connections that were served.", state.accepted)
-    page.add("borg_serve_refused_connections_total", "counter", "Connections beyond a limit.", state.refusedConnections)
+    page.add(
+      "borg_serve_refused_connections_total", "counter", "Connections beyond a limit.",
+      state.refusedConnections)
     page.add("borg_serve_connections", "gauge", "Connections now.", connections)
     page.add("borg_serve_open_repositories", "gauge", "Repositories that are open now.", openRepositories)
     page.begin("borg_serve_logins_total", "counter", "Checks of passwords by their result.")
-    for (result, count) in state.logins.sorted(by: { $0.key < $1.key }) { page.add([("result", result)], "\(count)") }
+    for (result, count) in state.logins.sorted(by: { $0.key < $1.key }) {
+      page.add([("result", result)], "\(count)")
+    }
     Self.add(state.repositories, to: &page)
     return page.text
   }
@@ -122,7 +134,9 @@ final class Metrics: Sendable {
     each("borg_serve_repository_last_backup_timestamp_seconds", "When the newest archive was stored.") {
       $0.lastBackup.map { "\($0)" }
     }
-    each("borg_serve_repository_looked_at_timestamp_seconds", "When these were last looked at.") { "\($0.lookedAt)" }
+    each("borg_serve_repository_looked_at_timestamp_seconds", "When these were last looked at.") {
+      "\($0.lookedAt)"
+    }
   }
 }
 

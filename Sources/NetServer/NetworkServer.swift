@@ -16,6 +16,7 @@ public final class NetworkServer: Sendable {
   private let group: MultiThreadedEventLoopGroup
   private let configurationFile: String?
   private let flags: Configuration.Flags
+  private let sockets: UnixSockets
   private let certificates = Mutex<[Configuration.Listener.TLS: NIOSSLContext]>([:])
   private let state = Mutex(State())
   private let isOver = Cancellation()
@@ -33,25 +34,30 @@ public final class NetworkServer: Sendable {
     public let description: String
   }
 
-  /// `configurationFile` is read again at `reload`; nil: never. `open` makes the place of a repository, by its name below the
+  /// `sockets` are those that were opened already; others are opened at `start`. `configurationFile` is read again at `reload`; nil: never. `open` makes the place of a repository, by its name below the
   /// root, and `begin` takes up a request to one.
   public init(
-    _ configuration: Configuration, file configurationFile: String? = nil, flags: Configuration.Flags = .init(), log: Log,
+    _ configuration: Configuration, file configurationFile: String? = nil,
+    flags: Configuration.Flags = .init(),
+    sockets: UnixSockets = UnixSockets(), log: Log,
     open: @escaping @Sendable (RepositoryName) -> any StorePlace,
     begin: @escaping @Sendable (RequestHead, any StorePlace, Permissions) -> any Exchange
   ) throws(Failure) {
     let cores = System.coreCount
-    (self.log, self.configurationFile, self.flags) = (log, configurationFile, flags)
+    (self.log, self.configurationFile, self.flags, self.sockets) = (log, configurationFile, flags, sockets)
     group = MultiThreadedEventLoopGroup(numberOfThreads: max(1, cores))
     let workers = NIOThreadPool(numberOfThreads: configuration.threads ?? max(16, cores * 4))
     workers.start()
     let front = Front(configuration)
     let registry = Registry(open: open) { name, error in
-      log.write(.error, "a repository could not be closed", ["repository": .text(name.text), "error": .text("\(error)")])
+      log.write(
+        .error, "a repository could not be closed",
+        ["repository": .text(name.text), "error": .text("\(error)")])
     }
     let (metrics, connections) = (Metrics(), Connections())
     shared = Shared(
-      front: front, registry: registry, metrics: metrics, log: log, connections: connections, workers: workers,
+      front: front, registry: registry, metrics: metrics, log: log, connections: connections,
+      workers: workers,
       checkers: PasswordCheckers(front.credentials, threads: max(1, cores / 2)), begin: begin,
       page: { metrics.text(connections: connections.count, openRepositories: registry.names.count) })
     try loadCredentials(configuration)
@@ -72,10 +78,8 @@ public final class NetworkServer: Sendable {
     do {
       for listener in configuration.listeners {
         if let tls = listener.tls { _ = try makeContext(tls) }
-        if case .unix(_, _, let group) = listener.place { _ = try Self.group(group) }
+        if case .unix(_, _, let group) = listener.place { _ = try UnixSockets.group(group) }
       }
-    } catch let failure as SocketFile.Failure {
-      throw Failure(description: failure.message)
     } catch {
       throw Failure(description: "\(error)")
     }
@@ -119,7 +123,9 @@ public final class NetworkServer: Sendable {
       throw Failure(description: "\(error)")
     }
     if configuration.credentials == nil, configuration.proxy.userHeader == nil {
-      log.write(.warning, "there is no credentials file: only this machine can connect, and whoever does needs no password")
+      log.write(
+        .warning,
+        "there is no credentials file: only this machine can connect, and whoever does needs no password")
     }
     guard configuration.repositoryMetricsInterval > 0 else { return }
     let looker = WorkerThread { [self] in lookAtRepositories() }
@@ -134,25 +140,25 @@ public final class NetworkServer: Sendable {
     switch listener.place {
     case .address(let address, let port):
       let channel = try bootstrap(listener, isUnix: false).bind(host: address, port: port).wait()
-      keep(channel, "\(address.contains(":") ? "[\(address)]" : address):\(channel.localAddress?.port ?? port)", listener)
+      keep(
+        channel, "\(address.contains(":") ? "[\(address)]" : address):\(channel.localAddress?.port ?? port)",
+        listener)
     case .unix(let path, let mode, let group):
-      let file: SocketFile
-      do throws(SocketFile.Failure) {
-        file = try SocketFile(at: Array(path.utf8), mode: mode, group: try Self.group(group))
-      } catch {
-        throw Failure(description: error.message)
-      }
+      let file = try sockets.files[path] ?? UnixSockets.open(path, mode, group)
       state.withLock { $0.files.append(file) }
       let descriptor = try file.listener.duplicate()
       keep(try bootstrap(listener, isUnix: true).withBoundSocket(descriptor).wait(), path, listener)
     case .systemd(let name):
       let sockets = ActivatedSockets.named(name)
       guard !sockets.isEmpty else {
-        throw Failure(description: "systemd has handed over no socket with the name \(name) (FileDescriptorName=)")
+        throw Failure(
+          description: "systemd has handed over no socket with the name \(name) (FileDescriptorName=)")
       }
       for socket in sockets {
         if let address = socket.address, !address.isLoopback { try checkReach(name, listener) }
-        keep(try bootstrap(listener, isUnix: socket.address == nil).withBoundSocket(socket.descriptor).wait(), "systemd:\(name)", listener)
+        keep(
+          try bootstrap(listener, isUnix: socket.address == nil).withBoundSocket(socket.descriptor).wait(),
+          "systemd:\(name)", listener)
       }
     }
   }
@@ -161,17 +167,15 @@ public final class NetworkServer: Sendable {
   private func checkReach(_ name: String, _ listener: Configuration.Listener) throws(Failure) {
     let configuration = shared.front.current.configuration
     if configuration.credentials == nil && configuration.proxy.userHeader == nil {
-      throw Failure(description: "the socket \(name) of systemd reaches beyond this machine, and there is no credentials file")
+      throw Failure(
+        description:
+          "the socket \(name) of systemd reaches beyond this machine, and there is no credentials file")
     }
     if listener.tls == nil && !configuration.allowsPlaintext {
-      throw Failure(description: "the socket \(name) of systemd reaches beyond this machine without TLS; see allow-plaintext")
+      throw Failure(
+        description:
+          "the socket \(name) of systemd reaches beyond this machine without TLS; see allow-plaintext")
     }
-  }
-
-  private static func group(_ name: String?) throws(SocketFile.Failure) -> UInt32? {
-    guard let name else { return nil }
-    guard let id = groupID(named: name) else { throw SocketFile.Failure(message: "there is no group \(name)") }
-    return id
   }
 
   private func keep(_ channel: any Channel, _ address: String, _ listener: Configuration.Listener) {
@@ -179,7 +183,8 @@ public final class NetworkServer: Sendable {
       state.channels.append(channel)
       state.addresses.append(address)
     }
-    log.write(.info, "listening", ["address": .text(address), "tls": .text(listener.tls == nil ? "no" : "yes")])
+    log.write(
+      .info, "listening", ["address": .text(address), "tls": .text(listener.tls == nil ? "no" : "yes")])
   }
 
   private func bootstrap(_ listener: Configuration.Listener, isUnix: Bool) -> ServerBootstrap {
@@ -187,10 +192,12 @@ public final class NetworkServer: Sendable {
       .serverChannelOption(.backlog, value: 1024)
       .childChannelOption(.allowRemoteHalfClosure, value: true)
       .childChannelOption(
-        .writeBufferWaterMark, value: .init(low: NetworkLimits.block, high: NetworkLimits.unsent))
+        .writeBufferWaterMark, value: .init(low: NetworkLimits.block, high: NetworkLimits.unsent)
+      )
       .childChannelOption(
         .recvAllocator,
-        value: AdaptiveRecvByteBufferAllocator(minimum: 2048, initial: 4096, maximum: NetworkLimits.block))
+        value: AdaptiveRecvByteBufferAllocator(minimum: 2048, initial: 4096, maximum: NetworkLimits.block)
+      )
       .childChannelInitializer { [self] channel in
         channel.eventLoop.makeCompletedFuture { try initialize(channel, listener, isUnix: isUnix) }
       }
@@ -205,7 +212,8 @@ public final class NetworkServer: Sendable {
 
   private func initialize(_ channel: any Channel, _ listener: Configuration.Listener, isUnix: Bool) throws {
     let settings = shared.front.current.configuration
-    var origin = Origin(address: "unix", site: [], showsMetrics: listener.metrics, isProxy: settings.proxy.trustsUnix)
+    var origin = Origin(
+      address: "unix", site: [], showsMetrics: listener.metrics, isProxy: settings.proxy.trustsUnix)
     if !isUnix, let text = channel.remoteAddress?.ipAddress, let address = NetworkAddress(text) {
       (origin.address, origin.site) = (text, address.site)
       origin.isProxy = settings.proxy.trusted.contains { $0.contains(address) }
@@ -235,10 +243,15 @@ public final class NetworkServer: Sendable {
 
   private static func makeContext(_ tls: Configuration.Listener.TLS) throws -> NIOSSLContext {
     do {
-      let chain = try NIOSSLCertificate.fromPEMFile(tls.certificate).map { NIOSSLCertificateSource.certificate($0) }
-      guard !chain.isEmpty else { throw Failure(description: "\(tls.certificate): there is no certificate in it") }
+      let chain = try NIOSSLCertificate.fromPEMFile(tls.certificate).map {
+        NIOSSLCertificateSource.certificate($0)
+      }
+      guard !chain.isEmpty else {
+        throw Failure(description: "\(tls.certificate): there is no certificate in it")
+      }
       let key = try NIOSSLPrivateKey(file: tls.key, format: .pem)
-      var options = TLSConfiguration.makeServerConfiguration(certificateChain: chain, privateKey: .privateKey(key))
+      var options = TLSConfiguration.makeServerConfiguration(
+        certificateChain: chain, privateKey: .privateKey(key))
       options.minimumTLSVersion = .tlsv12
       options.applicationProtocols = ["http/1.1"]
       return try NIOSSLContext(configuration: options)
@@ -258,14 +271,18 @@ public final class NetworkServer: Sendable {
     if let configurationFile {
       do {
         let new = try Configuration(parsing: try Self.text(configurationFile), flags: flags)
-        if new.root != configuration.root || new.listeners.map(\.place) != configuration.listeners.map(\.place) {
+        if new.root != configuration.root
+          || new.listeners.map(\.place) != configuration.listeners.map(\.place)
+        {
           log.write(.warning, "a changed root, or changed listeners, count from the next start only")
         }
         var merged = new
         merged.root = configuration.root
         configuration = merged
       } catch {
-        log.write(.error, "the configuration is left as it was", ["file": .text(configurationFile), "error": .text("\(error)")])
+        log.write(
+          .error, "the configuration is left as it was",
+          ["file": .text(configurationFile), "error": .text("\(error)")])
       }
     }
     do throws(Failure) {
@@ -300,7 +317,9 @@ public final class NetworkServer: Sendable {
       let showsMetrics =
         configuration.listeners.contains(where: \.metrics) || configuration.anonymous?.metrics == true
         || configuration.users.values.contains(where: \.metrics)
-      guard showsMetrics, let root = try? RepositoryPath(resolving: Array(configuration.root.utf8)) else { continue }
+      guard showsMetrics, let root = try? RepositoryPath(resolving: Array(configuration.root.utf8)) else {
+        continue
+      }
       let look = RepositoryLook(
         root: root, patterns: configuration.patterns.map(\.pattern), quotas: configuration.repositoryQuotas
       ) { [isOver] in isOver.isCancelled }

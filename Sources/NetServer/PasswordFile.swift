@@ -70,7 +70,8 @@ struct PasswordFile: Sendable, Equatable {
       guard let password = HashedPassword(String(text)) else {
         throw ConfigurationProblem(
           line: number + 1, key: user,
-          "has no hash that is taken here: bcrypt (htpasswd -B), yescrypt, scrypt, sha512crypt or sha256crypt")
+          "has no hash that is taken here: bcrypt (htpasswd -B), yescrypt, scrypt, sha512crypt or sha256crypt"
+        )
       }
       passwords[user] = password
     }

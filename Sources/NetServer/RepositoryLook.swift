@@ -15,7 +15,8 @@ struct RepositoryLook {
     var all: [RepositoryName: RepositoryFacts] = [:]
     guard let top = try? root.open() else { return all }
     for pattern in patterns {
-      for (name, directory) in matches(of: pattern.components[...], in: top, under: []) where all[name] == nil {
+      for (name, directory) in matches(of: pattern.components[...], in: top, under: []) where all[name] == nil
+      {
         guard !isOver() else { return all }
         if let facts = facts(directory) { all[name] = facts }
         all[name]?.quota = quotas[name]

@@ -25,7 +25,9 @@ public struct RepositoryName: Hashable, Comparable, Sendable, CustomStringConver
 
   /// Whether a part of a path may be one of a repository's name.
   static func isComponent(_ bytes: Substring.UTF8View) -> Bool {
-    guard let first = bytes.first, first != UInt8(ascii: "."), bytes.count <= componentLimit else { return false }
+    guard let first = bytes.first, first != UInt8(ascii: "."), bytes.count <= componentLimit else {
+      return false
+    }
     for byte in bytes {
       switch byte {
       case UInt8(ascii: "a")...UInt8(ascii: "z"), UInt8(ascii: "A")...UInt8(ascii: "Z"),
@@ -90,7 +92,9 @@ public struct RepositoryPattern: Hashable, Sendable, CustomStringConvertible {
       end = bytes[start...].firstIndex(of: UInt8(ascii: "/")) ?? bytes.endIndex
       if let component, component != path[start..<end] { return nil }
     }
-    guard let name = RepositoryName(String(path[bytes.index(after: bytes.startIndex)..<end])) else { return nil }
+    guard let name = RepositoryName(String(path[bytes.index(after: bytes.startIndex)..<end])) else {
+      return nil
+    }
     return (name, end == bytes.endIndex ? "/" : String(path[end...]))
   }
 }

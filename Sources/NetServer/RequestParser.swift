@@ -31,7 +31,8 @@ struct RequestParser {
 
   /// A head in `bytes` from `start` on, and where its body begins; nil if there is more to come. Called again with more
   /// bytes behind the same ones it goes on where it was.
-  mutating func parse(_ bytes: [UInt8], from start: Int) throws(BadRequest) -> (NetworkHead, bodyStart: Int)? {
+  mutating func parse(_ bytes: [UInt8], from start: Int) throws(BadRequest) -> (NetworkHead, bodyStart: Int)?
+  {
     if lines.isEmpty && scanned < start { (lineStart, scanned) = (start, start) }
     while let end = Self.index(of: UInt8(ascii: "\n"), in: bytes, from: scanned) {
       guard end > lineStart, bytes[end - 1] == UInt8(ascii: "\r") else {
@@ -93,7 +94,8 @@ struct RequestParser {
       query = String(target[target.utf8.index(after: mark)...].prefix { $0 != "#" })
     }
     var head = NetworkHead(
-      request: RequestHead(method: method, path: path, query: query), keepsAlive: !isOld, expectsContinue: false)
+      request: RequestHead(method: method, path: path, query: query), keepsAlive: !isOld,
+      expectsContinue: false)
     head.request.fields.reserveCapacity(lines.count - 1)
     var framing = Framing()
     for line in lines.dropFirst() {
@@ -187,7 +189,9 @@ struct RequestParser {
   }
 
   /// The target from its path on; clients of proxies send a whole URL.
-  private static func originForm(_ target: Substring, _ method: RequestHead.Method) throws(BadRequest) -> Substring {
+  private static func originForm(_ target: Substring, _ method: RequestHead.Method) throws(BadRequest)
+    -> Substring
+  {
     if target.utf8.first == UInt8(ascii: "/") { return target }
     for scheme in ["http://", "https://"] where target.lowercased().hasPrefix(scheme) {
       let rest = target.dropFirst(scheme.count)

@@ -29,7 +29,8 @@ struct WatchedFiles {
     var status = stat()
     guard unsafe stat(file, &status) == 0 else { return nil }
     return Mark(
-      device: UInt(status.st_dev), inode: UInt(status.st_ino), size: Int(status.st_size), seconds: status.st_mtim.tv_sec,
+      device: UInt(status.st_dev), inode: UInt(status.st_ino), size: Int(status.st_size),
+      seconds: status.st_mtim.tv_sec,
       nanoseconds: status.st_mtim.tv_nsec)
   }
 }

@@ -15,7 +15,8 @@ enum ListenCommand {
   static func run() -> Int32 {
     reserveStandardDescriptors()
     do {
-      let options = try ListenOptions(Host.arguments().dropFirst().map { String(decoding: $0, as: UTF8.self) })
+      let options = try ListenOptions(
+        Host.arguments().dropFirst().map { String(decoding: $0, as: UTF8.self) })
       switch options.action {
       case .help: try show(ListenOptions.help)
       case .version: try show(Version.line + "\n")
@@ -26,7 +27,9 @@ enum ListenCommand {
     } catch let error as ListenOptions.UsageError {
       printToStandardError("borg-serve: listen: \(error.message); see borg-serve listen --help")
     } catch let failure as Failure {
-      for line in failure.message.split(separator: "\n") { printToStandardError("borg-serve: listen: \(line)") }
+      for line in failure.message.split(separator: "\n") {
+        printToStandardError("borg-serve: listen: \(line)")
+      }
     } catch {
       printToStandardError("borg-serve: listen: \(error)")
     }
@@ -50,7 +53,8 @@ enum ListenCommand {
       let text = try file.map { try NetworkServer.text($0) } ?? ""
       return try Configuration(parsing: text, flags: options.flags)
     } catch let invalid as Configuration.Invalid {
-      throw Failure(message: invalid.problems.map { "\(file.map { "\($0): " } ?? "")\($0)" }.joined(separator: "\n"))
+      throw Failure(
+        message: invalid.problems.map { "\(file.map { "\($0): " } ?? "")\($0)" }.joined(separator: "\n"))
     } catch {
       throw Failure(message: "\(file ?? ""): \(error)")
     }
@@ -72,13 +76,16 @@ enum ListenCommand {
     let signals = try EndSignals()
     let granted = GrantedRoots(paths: [Array(configuration.root.utf8)])
     _ = try RepositoryPath(resolving: Array(configuration.root.utf8)).create()
-    let log = try makeLog(configuration, granted, options)
+    let sockets: UnixSockets
+    do { sockets = try UnixSockets(of: configuration) } catch { throw Failure(message: error.description) }
+    defer { sockets.remove() }
+    let log = try makeLog(configuration, granted, options, sockets)
     defer { log.end() }
     let repositories = Repositories(granted: granted, root: configuration.root)
     let server: NetworkServer
     do throws(NetworkServer.Failure) {
       server = try NetworkServer(
-        configuration, file: file(options), flags: options.flags, log: log,
+        configuration, file: file(options), flags: options.flags, sockets: sockets, log: log,
         open: { repositories.place($0) }, begin: Repositories.begin)
       try server.start()
     } catch {
@@ -103,19 +110,16 @@ enum ListenCommand {
 
   /// Confines the process, before it has a second thread, and makes the log.
   private static func makeLog(
-    _ configuration: Configuration, _ granted: GrantedRoots, _ options: ListenOptions
+    _ configuration: Configuration, _ granted: GrantedRoots, _ options: ListenOptions, _ sockets: UnixSockets
   ) throws -> Log {
     var message = "not confined by the kernel, as the configuration says"
     if configuration.confines {
-      let files = [file(options), configuration.credentials].compactMap { $0 }
+      let files =
+        [file(options), configuration.credentials].compactMap { $0 }
         + configuration.listeners.compactMap(\.tls).flatMap { [$0.certificate, $0.key] }
       // Directories, since files are replaced by others of their names.
       let readable = files.flatMap { file in directories(of: file) }
-      var sockets: [RepositoryPath] = []
-      for case .unix(let path, _, _) in configuration.listeners.map(\.place) { sockets += directories(of: path) }
-      switch try Confinement.confine(
-        to: GrantedRoots(paths: granted.paths + sockets.map(\.bytes)), readable: readable)
-      {
+      switch try Confinement.confine(to: granted, removable: sockets.directories, readable: readable) {
       case .confined: message = "confined by the kernel to \(configuration.root)"
       case .unavailable(let reason): message = "not confined by the kernel, as \(reason)"
       }

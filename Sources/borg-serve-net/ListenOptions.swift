@@ -30,7 +30,9 @@ struct ListenOptions {
       let inline = parts.count == 2 ? parts[1] : nil
       func value() throws(UsageError) -> String {
         if let inline { return inline }
-        guard let next = rest.popFirst(), !next.isEmpty else { throw UsageError(message: "\(word) needs a value") }
+        guard let next = rest.popFirst(), !next.isEmpty else {
+          throw UsageError(message: "\(word) needs a value")
+        }
         return next
       }
       switch parts[0] {

@@ -23,7 +23,8 @@ struct Repositories {
   }
 
   /// The dialect that the network speaks.
-  static func begin(_ head: RequestHead, _ place: any StorePlace, _ permissions: Permissions) -> any Exchange {
+  static func begin(_ head: RequestHead, _ place: any StorePlace, _ permissions: Permissions) -> any Exchange
+  {
     Service(place: place, permissions: permissions).begin(head)
   }
 }

@@ -14,7 +14,8 @@ enum NetworkProgram {
   static func run(_ arguments: [[UInt8]]) -> Int32 {
     let places = places()
     for place in places {
-      let failure = Host.replace(by: place, arguments: [Array("borg-serve listen".utf8)] + arguments.dropFirst(2))
+      let failure = Host.replace(
+        by: place, arguments: [Array("borg-serve listen".utf8)] + arguments.dropFirst(2))
       guard failure == .noSuchFileOrDirectory || failure == .notDirectory else {
         printToStandardError("borg-serve: cannot run \(String(decoding: place, as: UTF8.self)): \(failure)")
         return ExitCode.failure.status(modern: true)
@@ -22,7 +23,8 @@ enum NetworkProgram {
     }
     let names = places.map { String(decoding: $0, as: UTF8.self) }.joined(separator: " nor ")
     printToStandardError(
-      "borg-serve: listen needs the program borg-serve-net, which is not installed: there is neither \(names).")
+      "borg-serve: listen needs the program borg-serve-net, which is not installed: there is neither \(names)."
+    )
     return ExitCode.failure.status(modern: true)
   }
 

@@ -44,7 +44,9 @@ struct RESTServer {
 
     init(_ reason: String) { (line, code) = ("Error: \(reason)", .failure) }
 
-    init(notAllowed path: String) { (line, code) = ("Repository path not allowed: \(path).", .pathNotAllowed) }
+    init(notAllowed path: String) {
+      (line, code) = ("Repository path not allowed: \(path).", .pathNotAllowed)
+    }
   }
 
   /// What the backend names, held against the restrictions.

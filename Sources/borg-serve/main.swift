@@ -67,7 +67,9 @@ enum Process {
           printToStandardError("Error: --rest is served on standard input and output, not on a --socket.")
           return (.failure, nil)
         }
-        return (RESTServer(options: options, configuration: configuration.session).run(until: signals), .borg2)
+        return (
+          RESTServer(options: options, configuration: configuration.session).run(until: signals), .borg2
+        )
       }
       if let socket = options.socket {
         let service = SocketService(options: options, socket: socket, configuration: configuration)

@@ -47,11 +47,15 @@ final class Bed: Sendable {
     let file = "\(path)/listen.toml"
     try Self.write(text, to: file)
     let configuration = try Configuration(parsing: text)
-    log = Log(configuration.log) { [lines] text in lines.update { $0 += text.split(separator: "\n").map(String.init) } }
+    log = Log(configuration.log) { [lines] text in
+      lines.update { $0 += text.split(separator: "\n").map(String.init) }
+    }
     server = try NetworkServer(
       configuration, file: file, log: log, open: { MemoryPlace($0) },
       begin: { [events] head, place, permissions in
-        guard let place = place as? MemoryPlace else { return StandInExchange(head, MemoryPlace(nobody), permissions, events) }
+        guard let place = place as? MemoryPlace else {
+          return StandInExchange(head, MemoryPlace(nobody), permissions, events)
+        }
         return StandInExchange(head, place, permissions, events)
       })
     try server.start()
@@ -84,7 +88,9 @@ final class Bed: Sendable {
 
   var logText: String { lines.withLock { $0.joined(separator: "\n") } }
 
-  func write(_ content: String, to name: String) throws { try Self.write(content, to: "\(directory.path.text)/\(name)") }
+  func write(_ content: String, to name: String) throws {
+    try Self.write(content, to: "\(directory.path.text)/\(name)")
+  }
 
   func write(_ logins: [Login]) throws { try Self.write(logins, to: "\(directory.path.text)/passwords") }
 
@@ -97,7 +103,9 @@ final class Bed: Sendable {
     let descriptor = unsafe open(temporary, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0o600)
     guard descriptor >= 0 else { throw Errno(rawValue: errno) }
     let bytes = Array(content.utf8)
-    guard unsafe Glibc.write(descriptor, bytes, bytes.count) == bytes.count else { throw Errno(rawValue: errno) }
+    guard unsafe Glibc.write(descriptor, bytes, bytes.count) == bytes.count else {
+      throw Errno(rawValue: errno)
+    }
     _ = close(descriptor)
     guard unsafe rename(temporary, path) == 0 else { throw Errno(rawValue: errno) }
   }

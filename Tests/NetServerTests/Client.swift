@@ -24,11 +24,15 @@ final class Client {
     var own = Self.address(source, 0)
     var peer = Self.address("127.0.0.1", port)
     let size = socklen_t(MemoryLayout<sockaddr_in>.size)
-    let isConnected = unsafe withUnsafeMutablePointer(to: &own) { own in
-      unsafe own.withMemoryRebound(to: sockaddr.self, capacity: 1) { unsafe bind(socket, $0, size) == 0 }
-    } && withUnsafeMutablePointer(to: &peer) { peer in
-      unsafe peer.withMemoryRebound(to: sockaddr.self, capacity: 1) { unsafe connect(socket, $0, size) == 0 }
-    }
+    let isConnected =
+      unsafe withUnsafeMutablePointer(to: &own) { own in
+        unsafe own.withMemoryRebound(to: sockaddr.self, capacity: 1) { unsafe bind(socket, $0, size) == 0 }
+      }
+      && withUnsafeMutablePointer(to: &peer) { peer in
+        unsafe peer.withMemoryRebound(to: sockaddr.self, capacity: 1) {
+          unsafe connect(socket, $0, size) == 0
+        }
+      }
     guard isConnected else { throw Errno(rawValue: errno) }
   }
 
@@ -98,7 +102,9 @@ final class Client {
   /// The next answer; nil if the connection ends before it does.
   func reply(head isHead: Bool = false) -> Reply? {
     while true {
-      if let end = (0..<max(0, buffer.count - 3)).first(where: { buffer[$0..<$0 + 4].elementsEqual([13, 10, 13, 10]) }) {
+      if let end = (0..<max(0, buffer.count - 3)).first(where: {
+        buffer[$0..<$0 + 4].elementsEqual([13, 10, 13, 10])
+      }) {
         let text = String(decoding: buffer[..<end], as: UTF8.self)
         buffer.removeFirst(end + 4)
         return body(of: text, isHead)
@@ -125,7 +131,8 @@ final class Client {
 
   /// Sends a request as borgstore does and waits for its answer.
   func call(
-    _ method: String, _ path: String, _ body: [UInt8] = [], login: (String, String)? = nil, fields: [String] = []
+    _ method: String, _ path: String, _ body: [UInt8] = [], login: (String, String)? = nil,
+    fields: [String] = []
   ) -> Reply? {
     send(Self.request(method, path, length: body.count, login: login, fields: fields))
     send(body)

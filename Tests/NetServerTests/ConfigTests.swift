@@ -81,9 +81,11 @@ import Testing
     #expect(configuration.threads == 24)
     #expect(configuration.allowsPlaintext && !configuration.confines)
     #expect(configuration.repositoryMetricsInterval == 3600)
-    #expect(configuration.listeners.map(\.place) == [
-      .address("::1", port: 8443), .unix(path: "/run/b.sock", mode: 0o600, group: "www-data"), .systemd(name: "borg"),
-    ])
+    #expect(
+      configuration.listeners.map(\.place) == [
+        .address("::1", port: 8443), .unix(path: "/run/b.sock", mode: 0o600, group: "www-data"),
+        .systemd(name: "borg"),
+      ])
     #expect(configuration.listeners[0].tls == .init(certificate: "/c.pem", key: "/k.pem"))
     #expect(configuration.listeners.map(\.metrics) == [true, false, false])
     #expect(configuration.limits.connections == 5 && configuration.limits.connectionsPerAddress == 2)
@@ -119,14 +121,25 @@ import Testing
     (base + "[user.a]\nquota = \"5 X\"", "line 5, user.a.quota: has to be a number of bytes"),
     (base + "[user.a]\nrepositories = [\"../x\"]", "line 5, user.a.repositories: is no repository: ../x"),
     (base + "[user.a]\nrepositories = [\"a*\"]", "line 5, user.a.repositories: is no repository"),
-    (base + "[user.a]\nrepositories = [\"metrics/x\"]", "user.a.repositories: begins with the reserved name metrics"),
-    (base + "[user.a]\nrepositories = [\"a\"]\n[user.b]\nrepositories = [\"*/*\"]", "overlap: one repository would lie inside"),
+    (
+      base + "[user.a]\nrepositories = [\"metrics/x\"]",
+      "user.a.repositories: begins with the reserved name metrics"
+    ),
+    (
+      base + "[user.a]\nrepositories = [\"a\"]\n[user.b]\nrepositories = [\"*/*\"]",
+      "overlap: one repository would lie inside"
+    ),
     (base + "[[listener]]\n", "line 4, listener: a listener has one of address, socket and systemd"),
     (base + "[[listener]]\naddress = \"localhost:1\"", "line 5, listener.address: is not of the form"),
-    (base + "[[listener]]\naddress = \"127.0.0.1:1\"\ntls-key = \"/k\"", "tls-certificate and tls-key belong together"),
+    (
+      base + "[[listener]]\naddress = \"127.0.0.1:1\"\ntls-key = \"/k\"",
+      "tls-certificate and tls-key belong together"
+    ),
     (base + "[limits]\nhead-time = \"soon\"", "line 5, limits.head-time: has to be a number of seconds"),
     (base + "[proxy]\nuser-header = \"X-User\"", "proxy: trusted is missing"),
-    (base + "[proxy]\ntrusted = [\"::1\"]\nuser-header = \"Host\"", "line 6, proxy.user-header: is no header"),
+    (
+      base + "[proxy]\ntrusted = [\"::1\"]\nuser-header = \"Host\"", "line 6, proxy.user-header: is no header"
+    ),
     (base + "[repository.\"a/b/c\"]\nquota = 1", "nobody is granted this repository"),
     ("", "root is missing"),
     ("root = \"/r\"", "there is no [[listener]]"),
@@ -137,14 +150,18 @@ import Testing
   }
 
   @Test func `tells all that is wrong at once`() {
-    #expect(problems(Self.base + "[limits]\nconnections = 0\nhead-time = \"x\"\n[user.a]\nnonsense = 1").count == 3)
+    #expect(
+      problems(Self.base + "[limits]\nconnections = 0\nhead-time = \"x\"\n[user.a]\nnonsense = 1").count == 3)
   }
 
   @Test(arguments: ["0.0.0.0:80", "[::]:80", "192.0.2.1:80"])
   func `fails closed: without credentials only loopback is listened on`(address: String) {
     let text = "root = \"/r\"\n[[listener]]\naddress = \"\(address)\"\n"
     #expect(problems(text).contains { $0.contains("line 2") && $0.contains("no credentials file") })
-    #expect(problems("credentials = \"/p\"\n" + text).contains { $0.contains("line 3") && $0.contains("without TLS") })
+    #expect(
+      problems("credentials = \"/p\"\n" + text).contains {
+        $0.contains("line 3") && $0.contains("without TLS")
+      })
     #expect(problems("credentials = \"/p\"\nallow-plaintext = true\n" + text) == [])
   }
 
@@ -155,7 +172,9 @@ import Testing
   }
 
   @Test func `says what the server would do`() throws {
-    let text = "credentials = \"/p\"\n" + Self.base + "[user.a]\nrepositories = [\"a/*\"]\npermissions = \"no-delete\"\nquota = 5000"
+    let text =
+      "credentials = \"/p\"\n" + Self.base
+      + "[user.a]\nrepositories = [\"a/*\"]\npermissions = \"no-delete\"\nquota = 5000"
     let summary = try Configuration(parsing: text).summary(users: ["b"])
     #expect(summary.contains("user a (has no password): no-delete in a/*, at most 5.00 kB"))
     #expect(summary.contains("user b: has a password and no table; nothing is granted"))
@@ -164,7 +183,8 @@ import Testing
 
 @Suite struct `Names of repositories` {
   @Test(arguments: [
-    "", "/", "a/", "/a", "a//b", ".", "..", "a/..", ".a", "a/.b", "a b", "a%2f", "a\\b", "ä", "a\0", "a.tmp", "b/a.hid", "a.del",
+    "", "/", "a/", "/a", "a//b", ".", "..", "a/..", ".a", "a/.b", "a b", "a%2f", "a\\b", "ä", "a\0", "a.tmp",
+    "b/a.hid", "a.del",
     "a?b", "a:b", "a/b/c/d/e/f/g/h/i",
   ])
   func `are refused if they could lead anywhere else`(text: String) { #expect(RepositoryName(text) == nil) }
@@ -180,7 +200,8 @@ import Testing
     ("*", "/x/config/id", "x", "/config/id"),
     ("a/b/c", "/a/b/c/d", "a/b/c", "/d"),
   ])
-  func `split a path where the pattern says`(pattern: String, path: String, name: String, rest: String) throws {
+  func `split a path where the pattern says`(pattern: String, path: String, name: String, rest: String) throws
+  {
     let split = try #require(try #require(RepositoryPattern(pattern)).split(path))
     #expect(split.name.text == name && split.rest == rest)
   }
@@ -189,7 +210,8 @@ import Testing
   func `are none in paths that break the rules`(pattern: String) throws {
     let pattern = try #require(RepositoryPattern(pattern))
     let paths = [
-      "", "/", "//", "/alice", "//alice/laptop/x", "/alice//laptop/x", "/../alice/x", "/alice/../bob/x", "/alice/..", "/%61lice/x",
+      "", "/", "//", "/alice", "//alice/laptop/x", "/alice//laptop/x", "/../alice/x", "/alice/../bob/x",
+      "/alice/..", "/%61lice/x",
       "/alice/%2e%2e/x", "/alice/.hidden/x", "/alice/x.tmp/y", "/bob/.", "alice/x",
     ]
     for path in paths where pattern.components.count == 2 || !path.hasPrefix("/alice") {
@@ -209,7 +231,8 @@ import Testing
 @Suite struct `Ranges of addresses` {
   @Test(arguments: [
     ("10.0.0.0/8", "10.200.3.4", true), ("10.0.0.0/8", "11.0.0.1", false), ("192.0.2.1", "192.0.2.1", true),
-    ("192.0.2.1", "192.0.2.2", false), ("2001:db8::/33", "2001:db8:7fff::1", true), ("2001:db8::/33", "2001:db8:8000::1", false),
+    ("192.0.2.1", "192.0.2.2", false), ("2001:db8::/33", "2001:db8:7fff::1", true),
+    ("2001:db8::/33", "2001:db8:8000::1", false),
     ("0.0.0.0/0", "::1", false), ("127.0.0.1", "::ffff:127.0.0.1", true),
   ])
   func `hold what they say`(range: String, address: String, holds: Bool) throws {

@@ -45,7 +45,8 @@ final class StandInExchange: Exchange, @unchecked Sendable {
   func finish() -> Answer {
     if head.path == "/wait" { bed.waitForGate() }
     switch head.method {
-    case .post where permissions == .readOnly: return Answer(status: 403, body: .bytes(Array("read-only".utf8)))
+    case .post where permissions == .readOnly:
+      return Answer(status: 403, body: .bytes(Array("read-only".utf8)))
     case .post:
       place.objects.withLock { $0[head.path] = body }
       return Answer(status: 200, body: .bytes(Array("\(received)".utf8)))
@@ -54,7 +55,9 @@ final class StandInExchange: Exchange, @unchecked Sendable {
         let piece = Answer.Piece(object: Zeros(size: count), offset: 0, count: count)
         return Answer(status: 200, body: .pieces([piece]))
       }
-      guard let bytes = place.objects.withLock({ $0[head.path] }) else { return Answer(status: 404, body: .bytes([])) }
+      guard let bytes = place.objects.withLock({ $0[head.path] }) else {
+        return Answer(status: 404, body: .bytes([]))
+      }
       return Answer(
         status: 200, body: head.method == .head ? .none : .bytes(bytes), contentLength: bytes.count)
     case .delete: return Answer(status: 200)
