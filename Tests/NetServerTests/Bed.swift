@@ -5,6 +5,7 @@ import DiskSimulation
 import Glibc
 import REST
 import Synchronization
+import SystemPackage
 
 @testable import NetServer
 
@@ -112,7 +113,7 @@ final class Bed: Sendable {
 
   /// As `htpasswd -B` does, or by another method.
   static func hash(_ password: String, prefix: String = "$2y$", cost: UInt = 4) -> String {
-    let area = unsafe UnsafeMutablePointer<crypt_data>.allocate(capacity: 1)
+    let area = UnsafeMutablePointer<crypt_data>.allocate(capacity: 1)
     unsafe memset(area, 0, MemoryLayout<crypt_data>.size)
     defer { unsafe area.deallocate() }
     var setting = [CChar](repeating: 0, count: Int(CRYPT_GENSALT_OUTPUT_SIZE))
@@ -123,6 +124,6 @@ final class Bed: Sendable {
   }
 }
 
-import SystemPackage
+
 
 private let nobody = RepositoryName("nobody")!

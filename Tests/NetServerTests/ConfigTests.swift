@@ -98,7 +98,8 @@ import Testing
     let alice = try #require(configuration.users["alice"])
     #expect(alice.repositories.map(\.description) == ["alice/*", "shared/photos"])
     #expect(alice.permissions == .noDelete && alice.quota == 2_000_000_000_000 && alice.metrics)
-    #expect(configuration.repositoryQuotas[try #require(RepositoryName("alice/laptop"))] == 1_000_000)
+    let laptop = try #require(RepositoryName("alice/laptop"))
+    #expect(configuration.repositoryQuotas[laptop] == 1_000_000)
   }
 
   static let base = "root = \"/r\"\n[[listener]]\naddress = \"127.0.0.1:1\"\n"
@@ -202,7 +203,7 @@ import Testing
   ])
   func `split a path where the pattern says`(pattern: String, path: String, name: String, rest: String) throws
   {
-    let split = try #require(try #require(RepositoryPattern(pattern)).split(path))
+    let split = try #require(RepositoryPattern(pattern)?.split(path))
     #expect(split.name.text == name && split.rest == rest)
   }
 
@@ -220,11 +221,15 @@ import Testing
   }
 
   @Test func `never lie inside each other`() throws {
-    func overlap(_ one: String, _ other: String) throws -> Bool {
-      try #require(RepositoryPattern(one)).overlaps(try #require(RepositoryPattern(other)))
+    func overlap(_ one: String, _ other: String) -> Bool? {
+      guard let one = RepositoryPattern(one), let other = RepositoryPattern(other) else { return nil }
+      return one.overlaps(other)
     }
-    #expect(try overlap("a", "a/b") && overlap("*/*", "a") && overlap("*", "*/x") && overlap("a/*/c", "a/b"))
-    #expect(try !overlap("a", "b/c") && !overlap("a/*", "*/b") && !overlap("a/b", "c/d/e"))
+    for (one, other) in [("a", "a/b"), ("*/*", "a"), ("*", "*/x"), ("a/*/c", "a/b")] {
+      #expect(overlap(one, other) == true)
+      #expect(overlap(other, one) == true)
+    }
+    for (one, other) in [("a", "b/c"), ("a/*", "*/b"), ("a/b", "c/d/e")] { #expect(overlap(one, other) == false) }
   }
 }
 
@@ -236,7 +241,8 @@ import Testing
     ("0.0.0.0/0", "::1", false), ("127.0.0.1", "::ffff:127.0.0.1", true),
   ])
   func `hold what they say`(range: String, address: String, holds: Bool) throws {
-    #expect(try #require(AddressRange(range)).contains(try #require(NetworkAddress(address))) == holds)
+    let (range, address) = (try #require(AddressRange(range)), try #require(NetworkAddress(address)))
+    #expect(range.contains(address) == holds)
   }
 
   @Test(arguments: ["", "x", "10.0.0.0/33", "10.0.0.0/-1", "10.0.0.0/+8", "::/129", "1.2.3", "localhost"])

@@ -1,5 +1,7 @@
 import BorgFormat
 import Disk
+import DiskSimulation
+import Synchronization
 import Testing
 
 @testable import NetServer
@@ -290,8 +292,8 @@ import Testing
   }
 
   @Test func `closes repositories that nobody uses, and all at its end`() throws {
-    let closed = Monitor<[String]>([])
-    final class Watched: @unchecked Sendable {}
+
+
     let registry = Registry(idle: .seconds(60), open: { MemoryPlace($0) }, tell: { _, _ in })
     let name = try #require(RepositoryName("a"))
     let place = try #require(registry.enter(name) as? MemoryPlace)
@@ -307,6 +309,6 @@ import Testing
     let other = try #require(registry.enter(name) as? MemoryPlace)
     registry.closeAll()
     #expect(other.isClosed.withLock { $0 })
-    _ = closed
+
   }
 }
