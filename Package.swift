@@ -67,8 +67,8 @@ let package = Package(
     .target(
       name: "NetServer",
       dependencies: [
-        "BorgFormat", "CCrypt", "CSyscalls", "Disk", "REST", "SocketServer", "Storage", nioCore, nioPosix,
-        nioSSL, system,
+        "BorgFormat", "CCrypt", "CSyscalls", "Disk", "REST", "SocketServer", "Storage", deque, nioCore,
+        nioPosix, nioSSL, system,
       ],
       swiftSettings: settings),
     .executableTarget(

@@ -1,6 +1,5 @@
 import BorgFormat
 import NIOCore
-import NIOPosix
 import REST
 
 /// What all connections of a server share.
@@ -11,8 +10,9 @@ struct Shared: Sendable {
   let log: Log
   let connections: Connections
   /// For what waits for disks, and for hashing passwords.
-  let workers: NIOThreadPool
+  let workers: WorkerPool
   let checkers: PasswordCheckers
+  let pace = Pace()
   /// The dialect: takes up a request to a place.
   let begin: @Sendable (RequestHead, any StorePlace, Permissions) -> any Exchange
   /// The page of metrics. May block.
@@ -302,7 +302,8 @@ final class ConnectionHandler: ChannelDuplexHandler, @unchecked Sendable {
       request.repository = name
       var head = request.head.request
       head.path = rest
-      let place = shared.registry.enter(name)
+      let (place, isWarm) = shared.registry.enter(name)
+      request.isWarm = isWarm
       request.execution = Execution { [head] in shared.begin(head, place, visitor.grant.permissions) }
       goOn(request)
     case .page(let page, let visitor):
@@ -391,23 +392,16 @@ final class ConnectionHandler: ChannelDuplexHandler, @unchecked Sendable {
     }
     request.bodyLeft -= available
     request.received += available
-    let range = start..<start + available
-    var bytes: [UInt8] = []
-    if available > 0, range.upperBound == input.count {
-      bytes = input
-      (input, spare, start) = (spare, [], 0)
-      input.removeAll(keepingCapacity: true)
-      parser.restart()
-    } else if available > 0 {
-      bytes = Array(input[range])
-      start = range.upperBound
-    }
-    let piece = bytes.count == available ? bytes.indices : range
-    work(request) { [bytes, withBody = request.head.request.method != .head] in
-      let outcome = execution.take(bytes, piece, isLast: isLast, withBody: withBody)
+    let piece = piece(of: available)
+    let withBody = request.head.request.method != .head
+    work(request, isQuick: isLast && isQuick(request)) {
+      let outcome = execution.take(piece.bytes, piece.range, isLast: isLast, withBody: withBody)
       return { handler in
-        handler.spare = bytes
-        handler.spare.removeAll(keepingCapacity: true)
+        if !piece.range.isEmpty {
+          // Room for what comes next; nobody else has this array any more.
+          swap(&handler.spare, &piece.bytes)
+          handler.spare.removeAll(keepingCapacity: true)
+        }
         switch outcome {
         case .more: handler.expect(within: request.bodyLeft > 0 ? handler.limits.bodyTime : nil)
         case .answered(let answer, let block, let isWhole):
@@ -417,18 +411,46 @@ final class ConnectionHandler: ChannelDuplexHandler, @unchecked Sendable {
         handler.advance()
       }
     }
-    return false
+    return request.hasEnded
   }
 
-  /// Runs a job on a worker, and what it returns on the event loop, unless the connection is gone by then.
+  /// Takes bytes out of what has arrived: the whole array, if nothing stands behind them.
+  private func piece(of count: Int) -> BodyPiece {
+    let range = start..<start + count
+    guard count > 0 else { return BodyPiece([], 0..<0) }
+    guard range.upperBound == input.count else {
+      start = range.upperBound
+      return BodyPiece(Array(input[range]), 0..<count)
+    }
+    let piece = BodyPiece(input, range)
+    (input, spare, start) = (spare, [], 0)
+    parser.restart()
+    return piece
+  }
+
+  /// Whether a request will most likely be done sooner than a change of threads would take: reading what the system has in
+  /// memory. A read that turned out to be slow sends those of the next seconds to the workers.
+  private func isQuick(_ request: CurrentRequest) -> Bool {
+    (request.operation == .load || request.operation == .info) && request.isWarm && shared.pace.isQuick
+  }
+
+  /// Runs a job on a worker, and what it returns on the event loop, unless the connection is gone by then. One that is
+  /// known to be quick runs at once.
   private func work(
-    _ request: CurrentRequest, _ job: @escaping @Sendable () -> @Sendable (ConnectionHandler) -> Void
+    _ request: CurrentRequest, isQuick: Bool = false,
+    _ job: @escaping @Sendable () -> @Sendable (ConnectionHandler) -> Void
   ) {
     let loop = eventLoop
     request.isWorking = true
     expect(within: nil)
-    shared.workers.submit { [self] state in
-      guard state == .active else { return }
+    if isQuick {
+      let began = NIODeadline.now()
+      let then = job()
+      shared.pace.note(since: began)
+      request.isWorking = false
+      return then(self)
+    }
+    shared.workers.submit { [self] in
       let then = job()
       loop.execute { [self] in
         request.isWorking = false
@@ -515,7 +537,7 @@ final class ConnectionHandler: ChannelDuplexHandler, @unchecked Sendable {
   /// Ends a request that gets no answer, or not all of it.
   private func giveUp(_ request: CurrentRequest) {
     if let execution = request.execution {
-      shared.workers.submit { _ in execution.abandon() }
+      shared.workers.submit { execution.abandon() }
     }
     request.status = 0
     end(request)
@@ -553,6 +575,16 @@ final class ConnectionHandler: ChannelDuplexHandler, @unchecked Sendable {
   }
 }
 
+/// A piece of a body on its way to a worker and back.
+///
+/// `@unchecked Sendable`: the worker has it first, the event loop afterwards.
+private final class BodyPiece: @unchecked Sendable {
+  var bytes: [UInt8]
+  let range: Range<Int>
+
+  init(_ bytes: [UInt8], _ range: Range<Int>) { (self.bytes, self.range) = (bytes, range) }
+}
+
 /// The request that a connection is about. A class because several steps change it.
 ///
 /// `@unchecked Sendable`: touched on the connection's event loop only.
@@ -571,6 +603,8 @@ private final class CurrentRequest: @unchecked Sendable {
   var keepsAlive: Bool
   /// Whether bytes may come behind the answer that nobody reads.
   var lingers = false
+  /// Whether its repository was in use before.
+  var isWarm = false
   var isWorking = false
   var waitsForClient = false
   var hasEnded = false

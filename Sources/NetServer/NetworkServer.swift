@@ -13,7 +13,8 @@ import Synchronization
 public final class NetworkServer: Sendable {
   private let shared: Shared
   private let log: Log
-  private let group: MultiThreadedEventLoopGroup
+  /// The process' own, a thread for each core, which lasts as long as it does.
+  private let group = MultiThreadedEventLoopGroup.singleton
   private let configurationFile: String?
   private let flags: Configuration.Flags
   private let sockets: UnixSockets
@@ -45,9 +46,7 @@ public final class NetworkServer: Sendable {
   ) throws(Failure) {
     let cores = System.coreCount
     (self.log, self.configurationFile, self.flags, self.sockets) = (log, configurationFile, flags, sockets)
-    group = MultiThreadedEventLoopGroup(numberOfThreads: max(1, cores))
-    let workers = NIOThreadPool(numberOfThreads: configuration.threads ?? max(16, cores * 4))
-    workers.start()
+    let workers = WorkerPool(threads: configuration.threads ?? max(16, cores * 4))
     let front = Front(configuration)
     let registry = Registry(open: open) { name, error in
       log.write(
@@ -350,10 +349,9 @@ public final class NetworkServer: Sendable {
     let patience = ContinuousClock.now + .seconds(1)
     while shared.connections.count > 0, .now < patience { Host.pause(.milliseconds(5)) }
     looker?.join()
-    shared.checkers.stop()
+    shared.checkers.end()
     // What workers have begun they end, and give up what was cut.
-    try? shared.workers.syncShutdownGracefully()
-    try? group.syncShutdownGracefully()
+    shared.workers.end()
     shared.registry.closeAll()
     log.write(.info, "stopped")
   }

@@ -1,10 +1,9 @@
-import NIOPosix
 import Synchronization
 
 /// Hashes passwords on few threads of their own, so that logins take no time from those who are in. A class because it is
 /// shared.
 final class PasswordCheckers: Sendable {
-  private let pool: NIOThreadPool
+  private let pool: WorkerPool
   private let credentials: Credentials
   private let waiting = Mutex(0)
   /// Checks that may wait, or run, at a time.
@@ -12,8 +11,7 @@ final class PasswordCheckers: Sendable {
 
   init(_ credentials: Credentials, threads: Int) {
     self.credentials = credentials
-    pool = NIOThreadPool(numberOfThreads: threads)
-    pool.start()
+    pool = WorkerPool(threads: threads)
   }
 
   /// Calls back with the verdict, from a thread of its own; false if too many wait already.
@@ -26,9 +24,8 @@ final class PasswordCheckers: Sendable {
       return true
     }
     guard hasRoom else { return false }
-    pool.submit { [self] state in
+    pool.submit { [self] in
       defer { waiting.withLock { $0 -= 1 } }
-      guard state == .active else { return }
       // Others may have failed, or have been right, while this one waited.
       let first = credentials.look(given, from: site)
       then(first == .unknown ? credentials.check(given, from: site) : first)
@@ -36,5 +33,5 @@ final class PasswordCheckers: Sendable {
     return true
   }
 
-  func stop() { pool.shutdownGracefully { _ in } }
+  func end() { pool.end() }
 }

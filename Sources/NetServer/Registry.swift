@@ -13,6 +13,8 @@ final class Registry: Sendable {
   private struct Entry {
     let place: any StorePlace
     var users = 0
+    /// Whether a request has ended, so that the store is open.
+    var isWarm = false
     var lastUse: ContinuousClock.Instant
   }
 
@@ -24,13 +26,17 @@ final class Registry: Sendable {
     (self.idle, self.open, self.tell) = (idle, open, tell)
   }
 
-  /// The place of a repository, which stays open until as many calls of `leave` have come. Never blocks.
-  func enter(_ name: RepositoryName) -> any StorePlace {
+  /// The place of a repository, which stays open until as many calls of `leave` have come, and whether somebody has used it
+  /// before. Waits for no disk.
+  func enter(_ name: RepositoryName) -> (place: any StorePlace, isWarm: Bool) {
     entries.withLock { entries in
-      var entry = entries[name] ?? Entry(place: open(name), lastUse: .now)
-      entry.users += 1
+      if let entry = entries[name] {
+        entries[name]?.users += 1
+        return (entry.place, entry.isWarm)
+      }
+      let entry = Entry(place: open(name), users: 1, lastUse: .now)
       entries[name] = entry
-      return entry.place
+      return (entry.place, false)
     }
   }
 
@@ -38,6 +44,7 @@ final class Registry: Sendable {
     entries.withLock { entries in
       entries[name]?.users -= 1
       entries[name]?.lastUse = .now
+      entries[name]?.isWarm = true
     }
   }
 

@@ -133,8 +133,8 @@ enum ListenCommand {
   /// Where a file's name is, and where it leads.
   private static func directories(of file: String) -> [RepositoryPath] {
     let bytes = Array(file.utf8)
-    let slash = bytes.lastIndex(of: UInt8(ascii: "/")) ?? 0
-    let own = try? RepositoryPath(resolving: Array(bytes[...slash]))
+    // Without a slash it is in the working directory, whose path is empty.
+    let own = try? RepositoryPath(resolving: Array(bytes[..<(bytes.lastIndex(of: UInt8(ascii: "/")) ?? 0)]))
     let target = (try? RepositoryPath(resolving: bytes))?.parent
     return [own, target].compactMap { $0 }
   }

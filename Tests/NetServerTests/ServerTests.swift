@@ -296,8 +296,8 @@ import Testing
 
     let registry = Registry(idle: .seconds(60), open: { MemoryPlace($0) }, tell: { _, _ in })
     let name = try #require(RepositoryName("a"))
-    let place = try #require(registry.enter(name) as? MemoryPlace)
-    #expect(registry.enter(name) as? MemoryPlace === place)
+    let place = try #require(registry.enter(name).place as? MemoryPlace)
+    #expect(registry.enter(name).place as? MemoryPlace === place)
     registry.leave(name)
     registry.tick(at: .now + .seconds(100))
     #expect(!place.isClosed.withLock { $0 })
@@ -306,7 +306,7 @@ import Testing
     #expect(!place.isClosed.withLock { $0 })
     registry.tick(at: .now + .seconds(100))
     #expect(place.isClosed.withLock { $0 } && registry.names.isEmpty)
-    let other = try #require(registry.enter(name) as? MemoryPlace)
+    let other = try #require(registry.enter(name).place as? MemoryPlace)
     registry.closeAll()
     #expect(other.isClosed.withLock { $0 })
 
