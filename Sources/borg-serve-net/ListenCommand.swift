@@ -92,6 +92,11 @@ enum ListenCommand {
       log.end()
       throw Failure(message: error.description)
     }
+    if !configuration.repositoryQuotas.isEmpty
+      || configuration.users.values.contains(where: { $0.quota != nil })
+    {
+      log.write(.warning, "quotas are not enforced by this version yet")
+    }
     tell("READY=1")
     let signal = wait(for: signals, server)
     tell("STOPPING=1")
@@ -134,7 +139,8 @@ enum ListenCommand {
   private static func directories(of file: String) -> [RepositoryPath] {
     let bytes = Array(file.utf8)
     // Without a slash it is in the working directory, whose path is empty.
-    let own = try? RepositoryPath(resolving: Array(bytes[..<(bytes.lastIndex(of: UInt8(ascii: "/")) ?? 0)]))
+    let directory = bytes.lastIndex(of: UInt8(ascii: "/")).map { bytes[...$0] } ?? []
+    let own = try? RepositoryPath(resolving: Array(directory))
     let target = (try? RepositoryPath(resolving: bytes))?.parent
     return [own, target].compactMap { $0 }
   }

@@ -124,6 +124,4 @@ final class Bed: Sendable {
   }
 }
 
-
-
 private let nobody = RepositoryName("nobody")!
