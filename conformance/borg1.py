@@ -28,6 +28,8 @@ LOADER = Path(preloaded.__file__).resolve()
 # What either program says when the other one has left something wrong behind, or when it believes so.
 COMPLAINTS = re.compile(r"Corrupted|refcount|reference count|not found, but listed|Traceback|AssertionError|Cleaned up .* failed"
                         r"|malformed lock|not securely erased")
+# New index files that a killed process has not completed.
+UNFINISHED = r"(index|hints|integrity)\.\d+\.tmp"
 # What tells of a damage that a test has done itself, and of its repair.
 RECOVERIES = re.compile(r"index missing or corrupted|hints file missing or corrupted|Checking repository transaction|Replaying segments")
 
@@ -199,6 +201,15 @@ def auxiliary(repository, kind):
     return max(found, key=lambda path: int(path.suffix[1:]), default=None)
 
 
+def forget_hints(repository):
+    """Removes hints, and index and digests with them: an original that still has to replay a commit does not survive the loss
+    of hints alone. Whether there were any."""
+    found = [path for kind in ("index", "hints", "integrity") for path in Path(repository).glob(f"{kind}.*") if path.suffix[1:].isdigit()]
+    for path in found:
+        path.unlink()
+    return bool(found)
+
+
 def segments(repository):
     """Paths of the segment files in their order."""
     found = [path for path in (Path(repository) / "data").glob("*/*") if path.name.isdigit()]
@@ -211,6 +222,8 @@ def damage(repository, rng, kind, how):
     if path is None:
         return None
     data = path.read_bytes()
+    if how in ("truncate", "change") and len(data) < 2:
+        return None  # emptied before, and nobody has needed it since
     if how == "remove":
         path.unlink()
     elif how == "empty":

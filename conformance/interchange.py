@@ -17,12 +17,13 @@ and the check through the server under test find nothing.
 In both, nobody warns of what somebody else has left, and neither locks nor temporary files stay. Everything random follows
 from --seed, except for the moments of kills. --server may be an original: what fails then is the original's own.
 All versions read what all others write, also with authenticated manifest and archives (TAM), so all are mixed freely, but for
-two faults of 1.1.18 that the originals show among themselves: see DELETING and NOT_BY_1_1.
+two faults of 1.1.18 that the originals show among themselves: see FORGETFUL and NOT_BY_1_1.
 """
 
 import contextlib
 import os
 import random
+import re
 import shutil
 import signal
 import subprocess
@@ -39,6 +40,15 @@ scenario = bed.Scenarios()
 def can_trace():
     strace = shutil.which("strace")
     return strace and not subprocess.run([strace, "-qq", "-o", "/dev/null", "true"], capture_output=True).returncode
+
+
+# A 1.1 server forgets where superseded objects are: its hints have no shadow index, neither for what it deletes nor for what
+# others have deleted or overwritten before. Where it rebuilds an index, or its commit does not compact, and an object that was
+# overwritten before is deleted later, a later version drops both DELETE entries in compaction, because it knows of no older
+# PUT; that one comes back with the next index that is built from the segments. 1.1.18 and 1.4.5 do this without any other
+# server. So here 1.1 serves what adds, and its client everything; and once anything was superseded, index and hints that a
+# 1.1 server may have written are removed, which a repository survives in all versions: the next one finds them anew, whole.
+FORGETFUL = "1.1.18"
 
 
 # --- objects ----------------------------------------------------------------------------------------------------------
@@ -69,7 +79,8 @@ class Objects:
         self.place = bed.Place("interchange", options.keep)
         self.repository = self.place / "repository"
         self.ours, self.originals = borg1.under_test(self.place, options), borg1.originals(self.place)
-        self.mixed = True
+        # Not from the beginning, so that at first hints of 1.1 are read by all others.
+        self.superseding = self.forgotten = False
         self.possible = [State()]  # what is there is one of these
         self.turn, self.durations, self.story = 0, {}, []
         self.counts = dict.fromkeys(("operations", "sessions", "commits", "kills in commit", "traced kills", "damages", "recoveries"), 0)
@@ -87,7 +98,7 @@ class Objects:
 
     def session(self, program, *, exclusive=True, wrapper=(), dialect=None):
         self.counts["sessions"] += 1
-        server = borg1.Server1(program, wrapper=wrapper, dialect=dialect or self.rng.choice([(1, 1, 18), (1, 2, 9), (1, 4, 5)]))
+        server = self.serve(program, wrapper=wrapper, dialect=dialect or self.rng.choice([(1, 1, 18), (1, 2, 9), (1, 4, 5)]))
         try:
             server.open(self.repository, exclusive=exclusive)
             self.greet(server)
@@ -121,10 +132,29 @@ class Objects:
             self.counts["recoveries"] += 1
             self.check(f"{server.program} recovers only what was damaged, or what a kill left", self.damaged, said[-2000:])
 
+    def serve(self, program, **more):
+        """A server process, after which those of 1.1 are not to be relied on."""
+        self.forget()
+        self.forgotten = program.version == FORGETFUL and self.superseding
+        return borg1.Server1(program, **more)
+
+    def forget(self):
+        """Has the next writer find hints anew that 1.1 may have written, as FORGETFUL explains."""
+        if self.forgotten and borg1.forget_hints(self.repository):
+            self.damaged = True
+        self.forgotten = False
+
+    def hints(self):
+        """Which file the newest hints are, so that it is seen when somebody writes them anew."""
+        path = borg1.auxiliary(self.repository, "hints")
+        status = path.stat() if path else None
+        return status and (path.name, status.st_ino, status.st_mtime_ns)
+
     def create(self):
         """The first transaction is committed in peace: what remains of an aborted one stops every original (W8)."""
         program = self.next_program()
         self.damaged = False
+        self.killed = False  # whether a killed process may have left new index files, and nobody came who removes them
         server = borg1.Server1(program)
         server.open(self.repository, create=True)
         server.must("put", id=borg1.MANIFEST, data=b"manifest", wait=True)
@@ -139,10 +169,10 @@ class Objects:
     def compose(self, state, program):
         """Requests with the answers expected; `state` becomes what it is after them.
 
-        A 1.1 server gets no deletions, as DELETING explains.
+        A 1.1 server gets no deletions, as FORGETFUL explains.
         """
         rng, requests = self.rng, []
-        superseding = program.version != "1.1.18" or not self.mixed
+        superseding = self.superseding and program.version != FORGETFUL
         for _ in range(rng.choice([1, 3, 8, 20, 60])):
             known = [key for key in state.objects if key != borg1.MANIFEST]
             kind = rng.choices(["new", "overwrite", "delete", "get", "missing"], [45, 15, 20 if len(known) < 250 else 60, 12, 3])[0]
@@ -197,8 +227,13 @@ class Objects:
             right = answer.error == wanted if isinstance(wanted, str) else not answer.failed and answer.value == wanted
             self.check(f"{server.program} answers {method} rightly", right, f"{arguments['id'].hex()}: {str(answer)[:300]}\n{server.said()[-800:]}")
 
+    def kill(self, server, number=signal.SIGKILL):
+        server.kill(number)
+        self.killed = True
+
     def settle(self, state):
         self.possible = [state]
+        self.killed = False  # every commit removes what is of no use
         self.counts["commits"] += 1
 
     def write(self, program):
@@ -218,7 +253,7 @@ class Objects:
         if end == "kill":
             self.play(server, requests, stop_after=self.rng.randrange(len(requests) + 1))
             time.sleep(self.rng.random() * 0.003)
-            server.kill()
+            self.kill(server)
             return self.listen(server)
         self.play(server, requests)
         arguments = self.commit_arguments(server.dialect)
@@ -238,7 +273,7 @@ class Objects:
             self.killed_in_commit(server, end, arguments, compacting, before, after)
             return self.listen(server, disturbed=True)
         elif end == "terminate":
-            server.kill(signal.SIGTERM)
+            self.kill(server, signal.SIGTERM)
             return self.listen(server, disturbed=True)
         self.finish(server)
 
@@ -270,7 +305,7 @@ class Objects:
             server.process.wait(60)
             self.excused = self.excused or compacting
             return
-        server.kill()
+        self.kill(server)
         try:
             answer = server.read(5)
             self.check("commit succeeds", answer.number == number and not answer.failed, answer)
@@ -289,7 +324,7 @@ class Objects:
         wrapper = ["strace", "-qq", "-f", "-o", "/dev/null", "-e", f"trace={calls}", "-e", f"inject={calls}:signal=KILL:when={number}"]
         self.story.append(f"{program}: killed at call {number} of {calls}")
         before = self.possible[0]
-        server = borg1.Server1(program, wrapper=wrapper)
+        server = self.serve(program, wrapper=wrapper)
         try:
             server.open(self.repository)
             self.greet(server)
@@ -303,9 +338,13 @@ class Objects:
                 before = after
                 if self.rng.random() < 0.2:
                     break
-            self.finish(server)
+            ended = server.end()
+            if ended == -signal.SIGKILL:  # on its way out, while it gave the lock back
+                raise bed.Hangup("killed at the end")
+            self.check(f"{program} ends with 0", ended == 0, f"exit code {ended}\n{server.said()[-800:]}")
+            self.listen(server)
         except (bed.Hangup, OSError):
-            server.kill()
+            self.kill(server)
             self.counts["traced kills"] += 1
             self.excused = self.damaged = True
             self.listen(server)
@@ -331,15 +370,18 @@ class Objects:
         """Everything, by one program."""
         exclusive = self.rng.random() < 0.7
         server = self.session(program, exclusive=exclusive)
-        keys, marker, limit = [], None, self.rng.choice([7, 100, 100000])
+        if exclusive and not program.version:
+            self.killed = False
+        # An original moves the marker to the place of a deleted entry when it looks it up, and goes on from there: whole pages
+        # come twice, or, where the table begins anew in between, never. So originals list everything at once.
+        keys, marker, limit = [], None, self.rng.choice([7, 100, 100000]) if not program.version else 100000
         while True:
             some = server.must("list", limit=limit, marker=marker)
             if not some:
                 break
             keys += some
             marker = some[-1]
-        # An original moves the marker to the place of a deleted entry when it looks it up, and goes on from there.
-        once = len(set(keys)) == len(keys) or (program.version and limit < len(keys))
+        once = len(set(keys)) == len(keys) or program.version
         self.check(f"{program} lists each object once", once, f"{len(keys)} listed, {len(set(keys))} different")
         keys = list(dict.fromkeys(keys))
         matching = [state for state in self.possible if set(state.objects) == set(keys)]
@@ -372,17 +414,23 @@ class Objects:
     def look(self):
         """Locks and temporary files have to be gone once a session ended in peace."""
         left = borg1.leftovers(self.repository)
-        killed_openings = [name for name in left if name.startswith("lock.exclusive.")]  # W19: an original killed while opening
-        self.check("no lock and no temporary file is left", left == killed_openings or left == [], left)
+        # W19: an original removes nothing of another one that was killed while opening. And where index and hints are in
+        # order, it leaves new ones that were never completed until it commits; so do sessions of ours that may not write.
+        excused = [name for name in left if name.startswith("lock.exclusive.") or self.killed and re.fullmatch(borg1.UNFINISHED, name)]
+        self.check("no lock and no temporary file is left", left == excused, left)
 
     def step(self):
+        self.superseding = self.superseding or self.counts["sessions"] >= 24
         self.disturb()
         if self.rng.random() < 0.1:
             self.killed_reading(self.next_program())
         self.write(self.next_program())
+        # Who only reads mends the index, and does not look at the hints: whoever writes next finds them as they are.
+        self.forget()
+        hints, disturbed = self.hints(), self.damaged
         for program in self.rng.sample([self.ours, self.rng.choice(self.originals)], 2):
             self.read(program)
-            self.damaged = False
+            self.damaged = self.hints() in (None, disturbed and hints)
         self.look()
 
     def killed_reading(self, program):
@@ -391,7 +439,7 @@ class Objects:
         self.story.append(f"{program}: killed while reading")
         server.send("list", limit=100)
         time.sleep(self.rng.random() * 0.02)
-        server.kill()
+        self.kill(server)
         self.listen(server)
 
     def close(self):
@@ -420,10 +468,7 @@ def objects(options, report):
 
 STEPS = {"create": 30, "delete": 9, "prune": 8, "compact": 8, "rename": 6, "recreate": 5, "check": 5, "repair": 2, "with-lock": 4,
          "change-passphrase": 3, "checkpoint": 2}  # fmt: skip
-# A 1.1 server forgets where superseded objects are (its hints have no shadow index). When a later version then drops DELETE
-# entries in compaction, objects deleted under 1.1 can come back with the next index that is built from the segments. That
-# happens among the originals alone, so that here 1.1 serves what adds, and its client everything.
-DELETING = ("delete", "prune", "recreate")
+DELETING = ("delete", "prune", "recreate")  # see FORGETFUL
 # Later clients refuse an archive that 1.1.18 has renamed or recreated: it keeps an authentication that is no longer true.
 NOT_BY_1_1 = ("compact", "rename", "recreate")
 INTERRUPTIONS = {"": 74, "kill client": 9, "kill server": 11, "interrupt client": 6}
@@ -447,6 +492,7 @@ class Archives:
         self.expected = {}  # archive: what it holds
         self.secret, self.turn, self.number, self.story = "correct horse", 0, 0, []
         self.excused, self.duration = False, 0.5  # excused: as in Objects
+        self.superseding = self.forgotten = False  # whether anything was deleted yet, and whether hints are those of 1.1
         self.abandoned = set()  # locks and temporary files of killed processes
         self.counts = dict.fromkeys(("steps", "commands", "interruptions", "damages", "archives compared"), 0)
 
@@ -467,11 +513,18 @@ class Archives:
     def run(self, client, server, *words, ok=(0,), **more):
         """A command in peace; `server` None is the client's own access to the directory."""
         self.counts["commands"] += 1
+        self.forget(server)
         outcome = client.run(*words, rsh=server.rsh if server else None, cwd=more.pop("cwd", self.source),
                              environment={**self.environment(), **more.pop("environment", {})}, **more)
         self.check(f"{words[0]} by {client.program} through {server.name if server else 'the directory'}", outcome.code in ok, outcome)
         self.listen(outcome)
         return outcome
+
+    def forget(self, server):
+        """As in Objects.serve; the client's own access is that of a version of its own."""
+        if self.forgotten:
+            borg1.forget_hints(self.repository)
+        self.forgotten = bool(server) and server.program.version == FORGETFUL and self.superseding
 
     def listen(self, outcome):
         found = borg1.COMPLAINTS.search(outcome.output)
@@ -538,13 +591,14 @@ class Archives:
             kind = self.rng.choices(list(STEPS), STEPS.values())[0]
         if not self.expected:
             kind = "create"
-        versions = [client for client in self.clients if kind not in NOT_BY_1_1 or client.program.version != "1.1.18"]
+        versions = [client for client in self.clients if kind not in NOT_BY_1_1 or client.program.version != FORGETFUL]
         client, server = self.rng.choice(versions), self.next_server()
-        while server.program.version == "1.1.18" and kind in DELETING and server is not self.ours:
+        while server.program.version == FORGETFUL and kind in DELETING and server is not self.ours:
             server = self.rng.choice(self.servers[1:])
         interruption = self.rng.choices(list(INTERRUPTIONS), INTERRUPTIONS.values())[0]
         self.disturb()
         self.counts["steps"] += 1
+        self.superseding = self.superseding or kind not in ("create", "check", "with-lock")
         self.story.append(f"{kind} by {client.program} through {server.name} {interruption}")
         if kind in ("check", "repair"):
             self.run(client, server, "check", *(["--repair"] if kind == "repair" else self.rng.choice([[], ["--repository-only"], ["--verify-data"]])), self.url())
@@ -569,6 +623,7 @@ class Archives:
         """Lets a command be killed or interrupted; then what is there decides, within what may be there."""
         self.counts["interruptions"] += 1
         served = len(server.pids())
+        self.forget(server)
         process = client.start(*words, rsh=server.rsh, cwd=self.source, environment=self.environment())
         time.sleep(self.rng.uniform(0.1, 1.2) * self.duration)
         if interruption == "kill server":

@@ -218,7 +218,7 @@ def handover(played):
             a, b = first(), second()
             a.take(one)
             b.ask_to_take(other, 10)
-            time.sleep(0.3)
+            time.sleep(0.15)
             a.leave()
             played.same(f"{name}: {'writer' if one else 'reader'}, then {'writer' if other else 'reader'}", b.answer(), "ok")
             b.leave()
@@ -306,7 +306,7 @@ def contention(played):
     """Never two at a time, whoever contends."""
     for name, first, second in played.pairs():
         parties, wins = [first(), second()], [0, 0]
-        end = time.monotonic() + 2
+        end = time.monotonic() + 1
         while time.monotonic() < end:
             for party in parties:
                 party.ask_to_take(True, 0)

@@ -1,12 +1,17 @@
 #!/usr/bin/env python3
 """Every command of stock clients, each served at random by our server or by the original's, on one repository.
 
-With clients of Borg 1.x the commands are those of 1.x, else those of Borg 2.
+With clients of Borg 1.x the commands are those of 1.x, else those of Borg 2. Clients from 2.0.0b22 on speak REST to
+`serve --rest`; there the two servers may also alternate by process within one command, as a seed decides.
 
 A run is CLIENT/TRANSPORT. The transports: `pipes`, BORG_RSH being a command that becomes the server at once, and `ssh`,
 a real sshd on loopback with one user key for each server whose forced command it is. The clients: one version, or
 several joined by `+`, of which each command is run by one at random. The original server is the client's own version's,
 because 2.0.0b21 clients do not understand the older servers' answers for missing objects.
+
+With 2.0.0b22 and later there is a third transport, `http`: the server under test is started once by --listen, and serves
+all repositories below --url; beside it borgstore-server-rest runs for each repository. Each command gets the URL of one
+of them, at random.
 
 Proved: each command succeeds and prints what it should, whoever served those before it; restored folders are what was
 backed up; afterwards no lock and no unfinished file is left, and the original's `check --verify-data` finds no fault.
@@ -16,9 +21,13 @@ do not talk to a server.
 """
 
 import functools
+import os
 import random
 import re
+import shlex
 import shutil
+import socket
+import subprocess
 import sys
 
 sys.dont_write_bytecode = True
@@ -26,15 +35,34 @@ import bed
 
 RUNS = [f"{clients}/{transport}" for transport in ("pipes", "ssh")
         for clients in ("1.1.18", "1.2.9", "1.4.5", "1.1.18+1.4.5", "1.1.18+1.2.9+1.4.5",
-                        "2.0.0b16", "2.0.0b18", "2.0.0b21", "2.0.0b18+2.0.0b21")]
+                        "2.0.0b16", "2.0.0b18", "2.0.0b21", "2.0.0b18+2.0.0b21",
+                        "2.0.0b22", "2.0.0b23", "2.0.0b24", "2.0.0b25", "2.0.0b23+2.0.0b24")]
+# What clients say when the same repository is at another address than last time.
+RELOCATED = re.compile(r"^Warning: The repository at location .* was previously located at .*\nDo you want to continue\?.*\n", re.MULTILINE)
+# Stands for the address of whichever server a command is to use.
+ANY_SERVER = "http://any.invalid/"
 ENCRYPTION = ["repokey-aes-ocb", "repokey-chacha20-poly1305", "repokey-blake2-aes-ocb", "repokey-blake2-chacha20-poly1305"]
 
 
 ENCRYPTION_1 = ["none", "authenticated", "authenticated-blake2", "repokey", "repokey-blake2", "keyfile", "keyfile-blake2"]
 
 
+def free_port():
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def is_listening(port):
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
 class Run:
     """One repository and everything that is done with it; `everything` is what a subclass does."""
+
+    servers = ["ours", "original"]
+    dialect = []  # further options of `serve`
 
     def __init__(self, name, options, report):
         self.name, self.report = name, report
@@ -43,34 +71,46 @@ class Run:
         self.rng = random.Random(f"{options.seed} {name}")
         self.place = bed.Place("matrix", options.keep)
         self.tree = bed.make_tree(self.place / "source/tree", self.rng.random(), megabytes=3, small_files=60)
-        self.environment, self.served = {}, {"ours": 0, "original": 0}
+        self.environment, self.served = {}, dict.fromkeys(self.servers, 0)
         repositories = self.place.directory("repositories")
         self.clients, self.rsh = {}, {}
         commands = {"ours": options.server, **{f"original-{version}": str(bed.client_path(version)) for version in self.versions}}
+        commands |= self.more_servers(commands)
         if self.transport == "ssh":
-            self.sshd = bed.SSHD(self.place, {key: f"{command} serve --restrict-to-path {repositories}" for key, command in commands.items()})
+            self.sshd = bed.SSHD(self.place, {key: f"{command} {' '.join(['serve', *self.dialect])} --restrict-to-path {repositories}" for key, command in commands.items()})
             self.rsh = {key: self.sshd.rsh(key) for key in commands}
             self.host = self.sshd.address
+        elif self.transport == "http":
+            self.listen(options, repositories)
         else:
-            pipes = {key: bed.Pipes(self.place, key, command, "--restrict-to-path", str(repositories)) for key, command in commands.items()}
+            pipes = {key: bed.Pipes(self.place, key, command, *self.dialect, "--restrict-to-path", str(repositories)) for key, command in commands.items()}
             self.rsh = {key: pipe.rsh for key, pipe in pipes.items()}
             self.host = "test"
         self.repository = repositories / "repository"
         for version in self.versions:
-            self.clients[version] = bed.Client(version, self.place, home=f"home-{version}", repository=self.url(self.repository))
+            self.clients[version] = bed.Client(version, self.place, home=f"home-{version}", repository=self.url(self.repository, version))
+
+    def more_servers(self, commands):
+        return {}
+
+    def addressed(self, arguments, environment, server, version):
+        """The arguments and environment of a command with the addresses of the server that it is to use."""
+        return arguments, environment
 
     def borg(self, *arguments, server=None, version=None, **more):
         """Runs a command that has to succeed; its output, or an exception that ends this run."""
         version = version or self.rng.choice(self.versions)
-        server = server or self.rng.choice(["ours", "original"])
+        server = server or self.rng.choice(self.servers)
         self.served[server] += 1
-        key = "ours" if server == "ours" else f"original-{version}"
-        environment = {**self.environment, **more.pop("environment", {}), "BORG_RSH": self.rsh[key]}
+        rsh = self.rsh.get("ours" if server == "ours" else f"{server}-{version}", "false")
+        # 2.0.0b22 heeds only the second one.
+        environment = {**self.environment, **more.pop("environment", {}), "BORG_RSH": rsh, "BORGSTORE_RSH": rsh}
+        arguments, environment = self.addressed(arguments, environment, server, version)
         outcome = self.clients[version].run(*arguments, environment=environment, cwd=more.pop("cwd", self.place / "source"), **more)
         self.last = f"{outcome}\n(client {version}, served by {server})"
         if outcome.code != 0:
             raise bed.Failed(self.last)
-        return outcome.output
+        return re.sub(RELOCATED, "", outcome.output)
 
     def expect(self, condition, what):
         if not condition:
@@ -113,15 +153,18 @@ class Borg2(Run):
 
     lock_files = staticmethod(bed.lock_files)
 
-    def url(self, repository):
+    encryption = [[mode] for mode in ENCRYPTION]
+    keep_one = ["--keep-last", "1"]
+
+    def url(self, repository, version=None):
         return f"ssh://{self.host}/{repository}"  # the path keeps its leading slash: two of them mean an absolute path
 
     def everything(self):
         """All commands in an order in which each has something to do."""
         source = self.place / "source"
-        encryption = self.rng.choice(ENCRYPTION)
-        yield f"repo-create -e {encryption}"
-        self.borg("repo-create", "-e", encryption)
+        encryption = self.rng.choice(self.encryption)
+        yield f"repo-create -e {' '.join(encryption)}"
+        self.borg("repo-create", "-e", *encryption)
         yield "create"
         first = bed.fingerprint(source)
         self.borg("create", "--stats", "first", "tree")
@@ -181,7 +224,7 @@ class Borg2(Run):
         yield "prune"
         for _ in range(3):
             self.borg("create", "series", "tree/kinds")
-        self.borg("prune", "--keep-last", "1", "--list", "-a", "series")
+        self.borg("prune", *self.keep_one, "--list", "-a", "series")
         self.expect(self.borg("repo-list", "--format", "{archive}{NL}").split().count("series") == 1, "not one is left")
         yield "compact"
         self.borg("compact", "-v", "--stats")
@@ -207,16 +250,19 @@ class Borg2(Run):
         self.borg("with-lock", "sh", "-c", f"find {self.repository}/locks -maxdepth 1 -type f | grep -q .")
         yield "break-lock"
         self.borg("break-lock")
-        yield "repo-compress"
-        self.borg("repo-compress", "-C", "zstd,1", "--stats")
-        self.same_tree("first", first)
+        if not self.lacks("repo-compress", ["2.0.0b22"]):
+            yield "repo-compress"
+            self.borg("repo-compress", "-C", "zstd,1", "--stats", version=self.able(["2.0.0b22"]))
+            self.same_tree("first", first)
+        yield from self.more_commands(first)
         yield "export-tar, import-tar"
         tar = self.place / "exported.tar"
         self.borg("export-tar", "--tar-format", "BORG", "first", str(tar))
         self.borg("import-tar", "from-tar", str(tar))
         self.same_tree("from-tar", first)
         yield "debug"
-        self.borg("debug", "dump-manifest", str(self.place / "manifest.json"))
+        if not self.lacks("debug dump-manifest", ["2.0.0b25"]):
+            self.borg("debug", "dump-manifest", str(self.place / "manifest.json"), version=self.able(["2.0.0b25"]))
         self.borg("debug", "dump-archive", "first", str(self.place / "archive.json"))
         self.borg("debug", "dump-repo-objs", cwd=self.place.directory("dump"))
         yield "analyze"
@@ -242,19 +288,98 @@ class Borg2(Run):
         self.borg("repo-delete")
         self.expect(not self.repository.exists(), "the repository is still there")
 
+    def more_commands(self, first):
+        """What only some kinds of clients have."""
+        yield from ()
+
     def transfer(self, encryption):
         """Copies all archives to a second repository through the same servers."""
         target = self.repository.with_name("transferred")
-        other = {"BORG_OTHER_PASSPHRASE": self.environment.get("BORG_PASSPHRASE", "correct horse"), "BORG_REPO": self.url(target)}
-        source = ["--other-repo", self.url(self.repository)]
         version = self.versions[-1]
-        self.borg("repo-create", *source, "-e", encryption, environment=other, version=version)
+        other = {"BORG_OTHER_PASSPHRASE": self.environment.get("BORG_PASSPHRASE", "correct horse"), "BORG_REPO": self.url(target, version)}
+        source = ["--other-repo", self.url(self.repository, version)]
+        self.borg("repo-create", *source, "-e", *encryption, environment=other, version=version)
         self.borg("transfer", *source, environment=other, version=version)
         self.borg("check", "--verify-data", environment=other, version=version)
         names = lambda **more: sorted(self.borg("repo-list", "--format", "{archive}{NL}", **more).split())
         self.expect(names() == names(environment=other), "not all archives were transferred")
         self.nothing_left(target)
         self.borg("repo-delete", environment=other, version=version)
+
+
+class BorgREST(Borg2):
+    """The same for the clients that speak REST."""
+
+    servers = ["ours", "original", "mixed"]
+    dialect = ["--rest"]
+    keep_one = ["--keep-yearly", "1"]
+    encryption = [[mode, "-i", hash] for mode in ("aes256-ocb", "chacha20-poly1305") for hash in ("sha256", "blake3")]
+
+    def url(self, repository, version=None):
+        if self.transport == "http":
+            return f"{ANY_SERVER}{repository.name}"
+        return f"{'ssh' if (version or self.versions[0]) >= '2.0.0b25' else 'rest'}://{self.host}/{repository}"
+
+    def listen(self, options, repositories):
+        """Starts the server under test, and notes how to start the originals, which are one for each repository."""
+        if not options.listen or not options.url:
+            bed.die("a run over http needs --listen and --url")
+        self.servers = ["ours", "original"]
+        self.host, self.originals, self.repositories = None, {}, repositories
+        port = free_port()
+        fill = functools.partial(str.format, root=repositories, port=port, place=self.place.path)
+        self.base = fill(options.url).rstrip("/") + "/"
+        self._start(shlex.split(fill(options.listen)), port)
+        if options.ca:
+            self.environment["REQUESTS_CA_BUNDLE"] = os.path.abspath(options.ca)
+
+    def _start(self, command, port):
+        log = open(self.place / f"listen-{port}.log", "wb")
+        process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True)
+        self.place.undo(lambda: (bed.kill_group(process), process.wait()))
+        if bed.wait_until(lambda: process.poll() is not None or is_listening(port), 20, 0.05) is None or process.poll() is not None:
+            bed.die(f"does not listen: {shlex.join(command)}\n{(self.place / f'listen-{port}.log').read_text()}")
+
+    def _original_at(self, name, version):
+        """The address of an original that serves one repository, started when it is first needed."""
+        if (name, version) not in self.originals:
+            self.originals[name, version] = port = free_port()
+            program = bed.client_path(version).with_name("borgstore-server-rest")
+            self._start([str(program), "--host", "127.0.0.1", "--port", str(port), "--backend", f"file://{self.repositories / name}"], port)
+        return f"http://127.0.0.1:{self.originals[name, version]}"
+
+    def addressed(self, arguments, environment, server, version):
+        if self.transport != "http":
+            return arguments, environment
+        environment = {"BORG_REPO": self.url(self.repository), **environment}
+
+        def real(text):
+            if server == "ours":
+                return text.replace(ANY_SERVER, self.base)
+            return re.sub(re.escape(ANY_SERVER) + "([a-z]+)", lambda found: self._original_at(found[1], version), text)
+
+        return [real(str(argument)) for argument in arguments], {key: real(value) for key, value in environment.items()}
+
+    def more_commands(self, first):
+        if not self.lacks("find", ["2.0.0b22"]):
+            yield "find"
+            self.expect("tree/large/zeros" in self.borg("find", "tree/large", version=self.able(["2.0.0b22"])), "a file is missing")
+        if not self.lacks("copy", ["2.0.0b22", "2.0.0b23"]):
+            yield "copy"
+            self.borg("copy", "first", "copied", version=self.able(["2.0.0b22", "2.0.0b23"]))
+            self.same_tree("copied", first)
+
+    def more_servers(self, commands):
+        """For each version a program that becomes ours or the original's, by turns decided in advance."""
+        made = {}
+        for version in self.versions:
+            turns, count, program = (self.place / f"mixed-{version}{end}" for end in (".turns", ".count", ""))
+            turns.write_text("".join(self.rng.choice([commands["ours"], commands[f"original-{version}"]]) + "\n" for _ in range(997)))
+            count.write_text("")
+            program.write_text(f'#!/bin/sh\nprintf . >>{count}\nexec "$(sed -n "$(($(wc -c <{count}) % 997 + 1))p" {turns})" "$@"\n')
+            program.chmod(0o755)
+            made[f"mixed-{version}"] = str(program)
+        return made
 
 
 class Borg1(Run):
@@ -264,7 +389,7 @@ class Borg1(Run):
     def lock_files(repository):
         return [path.name for path in repository.glob("lock*")]
 
-    def url(self, repository):
+    def url(self, repository, version=None):
         return f"ssh://{self.host}{repository}"
 
     def __init__(self, *arguments):
@@ -448,14 +573,19 @@ def main():
     parser = bed.parser(__doc__, limit=2400)
     parser.add_argument("runs", nargs="*", default=RUNS, metavar="CLIENT/TRANSPORT", help=f"of {' '.join(RUNS)} (default: all)")
     parser.add_argument("-j", "--jobs", type=int, default=1, help="runs beside each other (%(default)s)")
+    parser.add_argument("--listen", metavar="COMMAND", help="for http: starts the network server under test; {root}, {port} and {place} are filled in, "
+                        "that is the directory of the repositories, a free port on 127.0.0.1, and a temporary directory")
+    parser.add_argument("--url", help="for http: under which it serves repositories, such as http://127.0.0.1:{port}/")
+    parser.add_argument("--ca", metavar="FILE", help="for http: the certificate to trust, where the URL is https")
     options = bed.parse(parser)
     for run in options.runs:
-        if not re.fullmatch(r"(1[0-9.]+(\+1[0-9.]+)*|2[0-9b.]+(\+2[0-9b.]+)*)/(pipes|ssh)", run):
+        if not re.fullmatch(r"(1[0-9.]+(\+1[0-9.]+)*|2[0-9b.]+(\+2[0-9b.]+)*)/(pipes|ssh|http)", run) or run.endswith("http") and run < "2.0.0b22":
             bed.die(f"not a run: {run}")
     report = bed.Report()
 
     def whole(name):
-        run = (Borg1 if name.startswith("1.") else Borg2)(name, options, report)
+        kind = Borg1 if name.startswith("1.") else BorgREST if name >= "2.0.0b22" else Borg2
+        run = kind(name, options, report)
         play(run)
         run.place.close()
 

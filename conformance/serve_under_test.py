@@ -4,7 +4,9 @@ SERVE_UNDER_TEST names the server; load with `-p serve_under_test` and this fold
 does). Wherever the suite would start `python -m borg serve [options]` (Borg 2) or `python -m borg.archiver serve
 [options]` (Borg 1.x), it starts `$SERVE_UNDER_TEST serve [options]`. The command line that the client composes stays as
 it was, because two tests of the suite compare it; only the process that is started from it is another one.
-`borg.remote` exists up to 2.0.0b21.
+
+Up to 2.0.0b21 that process is started in `borg.remote`. Its successors start `python -m borg serve --rest …` in borgstore,
+from a command that `borg.repository` composes; there it is the composed backend that gets another command.
 
 PASSED_TESTS names a file which gets the ids of the tests that passed, one a line, sorted, free of local paths;
 COLLECTED_TESTS one for those that were selected, when `--collect-only` is given.
@@ -13,25 +15,38 @@ COLLECTED_TESTS one for those that were selected, when `--collect-only` is given
 import os
 import sys
 
-import borg.remote as remote
+try:
+    import borg.remote as remote
+except ImportError:
+    remote = None
+    import borg.repository as repository
 
-_popen = remote.Popen
 _passed = set()
 _started = os.environ.get("SERVE_UNDER_TEST_STARTED")
 _ORIGINAL = ([sys.executable, "-m", "borg", "serve"], [sys.executable, "-m", "borg.archiver", "serve"])
 
 
-def popen(command, *arguments, **keywords):
+def _replaced(command):
+    """The same command, of the server under test."""
     server = os.environ.get("SERVE_UNDER_TEST")
-    if server and command[:4] in _ORIGINAL:
-        command = [server, *command[3:]]
-        if _started:  # proof that the server under test served: one byte for each start
-            with open(_started, "ab") as starts:
-                starts.write(b".")
-    return _popen(command, *arguments, **keywords)
+    return [server, *command[3:]] if server and command[:4] in _ORIGINAL else command
 
 
-remote.Popen = popen
+def _served(command, start):
+    """What `start` makes of the replaced command."""
+    replaced = _replaced(command)
+    if replaced is not command and _started:  # proof that the server under test served: one byte for each start
+        with open(_started, "ab") as starts:
+            starts.write(b".")
+    return start(replaced)
+
+
+if remote:
+    _popen = remote.Popen
+    remote.Popen = lambda command, *arguments, **keywords: _served(command, lambda replaced: _popen(replaced, *arguments, **keywords))
+else:
+    _REST = repository.REST
+    repository.REST = lambda *arguments, command, **keywords: _served(command, lambda replaced: _REST(*arguments, command=replaced, **keywords))
 
 
 def _name(of):

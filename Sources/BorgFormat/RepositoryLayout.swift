@@ -28,6 +28,15 @@ public enum RepositoryLayout {
   /// The ending hides it from the original's listings, in every version.
   public static let stagingDirectory = "borg-serve.tmp"
 
-  /// Names at the top of a repository that `destroy` may remove; `quota.hid` is b21's leftover.
-  public static let ownEntries: Set<String> = Set(Namespace.allCases.map(\.rawValue)).union(["quota.hid"])
+  /// Where what is stored is counted, at the top of a repository or of a directory with many: the count, a file by which
+  /// those who count know of each other, and borgstore's own count.
+  public static let usageName = "borg-serve-usage.hid"
+  public static let usageUsersName = "borg-serve-usage-users.hid"
+  public static let quotaName = "quota.hid"
+
+  /// Names at the top of a repository that `destroy` may remove besides its namespaces.
+  public static let hiddenEntries: Set<String> = [usageName, usageUsersName, quotaName]
+
+  /// Names at the top of a repository that `destroy` may remove.
+  public static let ownEntries: Set<String> = Set(Namespace.allCases.map(\.rawValue)).union(hiddenEntries)
 }

@@ -141,7 +141,9 @@ struct ConfinedCalls: DiskCalls {
 
   func entries(of directory: RawDescriptor) throws(Errno) -> [String] { try base.entries(of: directory) }
 
-  func lock(_ descriptor: RawDescriptor) throws(Errno) -> Bool { try base.lock(descriptor) }
+  func lock(_ descriptor: RawDescriptor, _ kind: LockKind, waits: Bool) throws(Errno) -> Bool {
+    try base.lock(descriptor, kind, waits: waits)
+  }
 
   func facts(_ descriptor: RawDescriptor) throws(Errno) -> FileSystemFacts { try base.facts(descriptor) }
 }

@@ -261,6 +261,11 @@ public final class OpenFile: Sendable {
 
   /// The status of the file.
   public func status() throws(Errno) -> FileStatus { try calls.status("", in: descriptor) }
+
+  /// See `DiskCalls.lock`.
+  public func lock(_ kind: LockKind, waits: Bool) throws(Errno) -> Bool {
+    try calls.lock(descriptor, kind, waits: waits)
+  }
 }
 
 extension String {

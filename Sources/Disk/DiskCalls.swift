@@ -64,6 +64,16 @@ public struct FileSystemFacts: Sendable, Equatable {
   }
 }
 
+/// What an advisory lock on an open file excludes. It lasts as long as the file is open.
+public enum LockKind: Sendable, Equatable {
+  /// All other locks.
+  case exclusive
+  /// Exclusive ones.
+  case shared
+  /// Nothing: the lock is given back.
+  case none
+}
+
 /// A descriptor of an open file or directory, as `DiskCalls` deals in them.
 public typealias RawDescriptor = Int32
 
@@ -128,13 +138,19 @@ public protocol DiskCalls: Sendable {
   /// The status of what the name leads to, links followed; an empty name is the directory itself.
   func status(_ name: String, in directory: RawDescriptor) throws(Errno) -> FileStatus
 
-  /// Takes an exclusive advisory lock on the open file; false if another open file holds one.
-  func lock(_ descriptor: RawDescriptor) throws(Errno) -> Bool
+  /// Takes an advisory lock on the open file in the place of one that it has, or gives it back. False if another open file
+  /// holds one that excludes it, unless `waits`, which blocks until none does.
+  func lock(_ descriptor: RawDescriptor, _ kind: LockKind, waits: Bool) throws(Errno) -> Bool
 
   func facts(_ descriptor: RawDescriptor) throws(Errno) -> FileSystemFacts
 }
 
 extension DiskCalls {
+  /// Takes an exclusive advisory lock on the open file; false if another open file holds one.
+  public func lock(_ descriptor: RawDescriptor) throws(Errno) -> Bool {
+    try lock(descriptor, .exclusive, waits: false)
+  }
+
   /// For disks that are none: through bytes that are zero first.
   public func read(
     _ descriptor: RawDescriptor, at offset: Int, count: Int, appendingTo buffer: inout [UInt8]

@@ -48,6 +48,31 @@ public struct RepositoryLocation: Sendable {
     return try directory.directory(calls: ConfinedCalls(granted: restriction.granted))
   }
 
+  /// Those directories above the repository that are granted and can be opened, innermost first; without restrictions the
+  /// nearest few.
+  public func directoriesAbove() -> [Directory] {
+    var found: [Directory] = []
+    guard let restriction else {
+      var parent = path.parent
+      while let directory = parent, found.count < Self.mostAbove {
+        if let opened = try? directory.open() { found.append(opened) }
+        parent = directory.parent
+      }
+      return found
+    }
+    for count in (0..<restriction.components.count).reversed() {
+      guard
+        let opened = try? restriction.anchor.open(Array(restriction.components.prefix(count)))
+          .directory(calls: ConfinedCalls(granted: restriction.granted))
+      else { continue }
+      found.append(opened)
+    }
+    return found
+  }
+
+  /// Deeper than anybody nests the repositories of one user.
+  private static let mostAbove = 8
+
   /// Makes the directory and its missing parents, durably; nothing happens if it is there. Returns whether
   /// the directory itself is new.
   public func create() throws(Errno) -> Bool {

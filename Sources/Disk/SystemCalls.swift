@@ -345,9 +345,15 @@ public struct SystemCalls: DiskCalls {
     return FileStatus(status)
   }
 
-  public func lock(_ descriptor: RawDescriptor) throws(Errno) -> Bool {
+  public func lock(_ descriptor: RawDescriptor, _ kind: LockKind, waits: Bool) throws(Errno) -> Bool {
+    let operation =
+      switch kind {
+      case .exclusive: LOCK_EX
+      case .shared: LOCK_SH
+      case .none: LOCK_UN
+      }
     do {
-      _ = try retrying { flock(descriptor, LOCK_EX | LOCK_NB) }
+      _ = try retrying { flock(descriptor, waits ? operation : operation | LOCK_NB) }
       return true
     } catch .wouldBlock {
       return false

@@ -50,7 +50,8 @@ struct Access: Sendable {
 
   /// What can be said before an object's content is known. Throws unless the client may store something there.
   func admitStore(_ path: StorePath, replacing: Bool = false) throws(Refusal) {
-    try require(replacing ? .overwrite : [.create, .overwrite], at: path, to: replacing ? "overwrite" : "store")
+    try require(
+      replacing ? .overwrite : [.create, .overwrite], at: path, to: replacing ? "overwrite" : "store")
     if guardsRepository, BorgName(path) == nil {
       throw Refusal(403, "not permitted: to store \(path.text), which is no name of Borg's")
     }
@@ -74,10 +75,7 @@ struct Access: Sendable {
     let isThere = try Refusal.naming { () throws(ServeError) in try store.entry(path) } != nil
     if guardsRepository, let name = BorgName(path) {
       try admit(candidate, as: name)
-      if isThere, try isSettled(candidate, name, store) { return candidate.content.abandon() }
-      // What is there is not what its name says: it is mended.
-      if isThere, case .hashed = name { return try put(candidate, in: store, keepsOther: false) }
-      if isThere, name == .identity { throw Refusal(403, "not permitted: to change \(path.text)") }
+      if isThere, try storeAgain(candidate, name, store) { return }
     }
     if isThere { try require(.overwrite, at: path, to: "overwrite") }
     try put(candidate, in: store, keepsOther: !overwrites)
@@ -93,24 +91,47 @@ struct Access: Sendable {
   private func admit(_ candidate: Candidate, as name: BorgName) throws(Refusal) {
     switch name {
     case .hashed(let digest) where !candidate.digests.contains(digest):
-      throw Refusal(422, "\(candidate.path.text) is not stored: its content does not have the hash in its name")
+      throw Refusal(
+        422, "\(candidate.path.text) is not stored: its content does not have the hash in its name")
     case .archive where candidate.size != 0:
       throw Refusal(422, "\(candidate.path.text) is not stored: the entry of an archive is empty")
     case .hashed, .archive, .identity, .setting, .cache: break
     }
   }
 
-  /// Whether what is there is already what was sent, and stays; it is then as durable as if it was stored now.
-  private func isSettled(_ candidate: Candidate, _ name: BorgName, _ store: any PathStore) throws(Refusal) -> Bool {
+  /// Stores what a client may store however often, since it can only be the same: clients that have lost the connection
+  /// repeat their last request. False where the table decides.
+  private func storeAgain(_ candidate: Candidate, _ name: BorgName, _ store: any PathStore) throws(Refusal)
+    -> Bool
+  {
     switch name {
     case .setting, .cache: return false
-    case .hashed, .archive, .identity: break
+    case .hashed where try adopt(candidate, in: store): candidate.content.abandon()
+    // What is there is not what its name says: it is mended.
+    case .hashed, .archive: try put(candidate, in: store, keepsOther: false)
+    case .identity:
+      guard try isThere(candidate, in: store) else {
+        throw Refusal(403, "not permitted: to change \(candidate.path.text)")
+      }
+      try put(candidate, in: store, keepsOther: false)
     }
+    return true
+  }
+
+  /// Whether what is there has the same bytes; it is then as durable as if it was stored now.
+  private func adopt(_ candidate: Candidate, in store: any PathStore) throws(Refusal) -> Bool {
+    guard try isThere(candidate, in: store) else { return false }
     return try Refusal.naming { () throws(ServeError) in
-      guard let object = try store.open(candidate.path), object.size == candidate.size,
-        try object.hasContent(of: candidate.content)
-      else { return false }
-      return try store.adopt(candidate.path)
+      guard try store.adopt(candidate.path) else { return false }
+      if candidate.path.durability == .immediate { try store.barrier(durable: true) }
+      return true
+    }
+  }
+
+  private func isThere(_ candidate: Candidate, in store: any PathStore) throws(Refusal) -> Bool {
+    try Refusal.naming { () throws(ServeError) in
+      guard let object = try store.open(candidate.path), object.size == candidate.size else { return false }
+      return try object.hasContent(of: candidate.content)
     }
   }
 }

@@ -55,11 +55,13 @@ extension Answer {
 
   /// Success.
   static func success(
-    _ status: Int = 200, type: String? = nil, fields: [(name: String, value: String)] = [], _ body: Body = .none,
+    _ status: Int = 200, type: String? = nil, fields: [(name: String, value: String)] = [],
+    _ body: Body = .none,
     contentLength: Int? = nil
   ) -> Answer {
     let typed = type.map { [(name: "Content-Type", value: $0)] } ?? []
-    return Answer(status: status, fields: typed + [notCached] + fields, body: body, contentLength: contentLength)
+    return Answer(
+      status: status, fields: typed + [notCached] + fields, body: body, contentLength: contentLength)
   }
 
   /// What a refusal says, in one line of plain text.

@@ -39,7 +39,8 @@ enum ByteRange: Equatable {
   func bytes(of size: Int) -> Range<Int> {
     switch self {
     case .from(let first): min(first, size)..<size
-    case .between(let first, let last): first >= size || last < first ? size..<size : first..<min(last, size - 1) + 1
+    case .between(let first, let last):
+      first >= size || last < first ? size..<size : first..<min(last, size - 1) + 1
     case .last(0): 0..<size
     case .last(let count): max(size - count, 0)..<size
     }

@@ -23,19 +23,24 @@ public final class DirectoryPlace: StorePlace {
   private let label: String
   private let contents: Contents
   private let options: PosixStore.Options
+  private let limit: UInt64?
   private let opened = Mutex<Opened?>(nil)
 
   private struct Opened {
     let root: Directory
     let store: any PathStore
+    /// What is stored is held against, if anything.
+    let metered: MeteredStore<PosixStore>?
   }
 
-  /// `label` is what it is called in messages: the client's spelling.
+  /// `label` is what it is called in messages: the client's spelling. `limit` is how many bytes may be stored; directories
+  /// above that are granted may keep limits of their own.
   public init(
     location: RepositoryLocation, label: String, contents: Contents,
-    options: PosixStore.Options = PosixStore.Options()
+    options: PosixStore.Options = PosixStore.Options(), limit: UInt64? = nil
   ) {
-    (self.location, self.label, self.contents, self.options) = (location, label, contents, options)
+    (self.location, self.label, self.contents) = (location, label, contents)
+    (self.options, self.limit) = (options, limit)
   }
 
   // MARK: The store
@@ -54,7 +59,7 @@ public final class DirectoryPlace: StorePlace {
     case .borg1: return FrozenStore(store: store(in: root), label: label)
     case .borg2, .blank, .foreign: break
     }
-    let new = Opened(root: root, store: store(in: root))
+    let new = try open(root)
     let winner = opened.withLock { opened in
       if let opened { return opened }
       opened = new
@@ -62,6 +67,20 @@ public final class DirectoryPlace: StorePlace {
     }
     if winner.root !== new.root { try? new.store.close() }
     return winner.store
+  }
+
+  /// The store, counting what is stored if there is a limit, or if others count there.
+  private func open(_ root: Directory) throws(ServeError) -> Opened {
+    let store = store(in: root)
+    do {
+      let limits = try UsageLedger.limits(for: location, root: root, label: label, limit: limit)
+      guard !limits.isEmpty else { return Opened(root: root, store: store, metered: nil) }
+      let metered = MeteredStore(store, limits: limits)
+      return Opened(root: root, store: metered, metered: metered)
+    } catch {
+      try? store.close()
+      throw error
+    }
   }
 
   private func store(in root: Directory) -> PosixStore {
@@ -90,7 +109,10 @@ public final class DirectoryPlace: StorePlace {
     try current?.store.close()
   }
 
-  public func quota() -> (limit: UInt64, usage: UInt64)? { nil }
+  public func quota() throws(ServeError) -> (limit: UInt64, usage: UInt64)? {
+    _ = try store()
+    return try opened.withLock { $0 }?.metered?.quota()
+  }
 
   // MARK: Its beginning and its end
 
@@ -112,6 +134,7 @@ public final class DirectoryPlace: StorePlace {
     let isRepository = try requireDestructible(root)
     // What is staged goes with it.
     try? close()
+    defer { UsageLedger.recount(above: location, label: label) }
     try ServeError.doing("destroy", label) { () throws(Errno) in
       if isRepository { try root.removeRepository() } else { try root.removeEmptyTree() }
       do throws(Errno) {
@@ -134,7 +157,9 @@ public final class DirectoryPlace: StorePlace {
         "\(label) is not removed, since it holds what does not belong to the repository: \(name.shortened)")
     case .borg1: throw .repositoryVersion(label, 1)
     case .blank, .foreign:
-      guard isEmpty else { throw .repositoryInvalid("\(label) is not removed, since it is no Borg repository") }
+      guard isEmpty else {
+        throw .repositoryInvalid("\(label) is not removed, since it is no Borg repository")
+      }
       return false
     }
   }
@@ -148,10 +173,14 @@ private struct FrozenStore: PathStore {
   private var refusal: ServeError { .repositoryVersion(label, 1) }
 
   func entry(_ path: StorePath) throws(ServeError) -> StoreEntry? { try store.entry(path) }
-  func entries(in directory: StorePath) throws(ServeError) -> [StoreEntry]? { try store.entries(in: directory) }
+  func entries(in directory: StorePath) throws(ServeError) -> [StoreEntry]? {
+    try store.entries(in: directory)
+  }
   func open(_ path: StorePath) throws(ServeError) -> (any StoredObject)? { try store.open(path) }
   func upload(for path: StorePath) throws(ServeError) -> any Upload { throw refusal }
-  func store(_ path: StorePath, _ content: ObjectContent, keepsOther: Bool) throws(ServeError) { throw refusal }
+  func store(_ path: StorePath, _ content: ObjectContent, keepsOther: Bool) throws(ServeError) {
+    throw refusal
+  }
   func adopt(_ path: StorePath) throws(ServeError) -> Bool { throw refusal }
   func remove(_ path: StorePath) throws(ServeError) -> Bool { throw refusal }
   func move(_ path: StorePath, to newPath: StorePath) throws(ServeError) -> Bool { throw refusal }

@@ -37,7 +37,9 @@ struct HeadReader {
       lineStart = scanned
       if !line.isEmpty {
         lines.append(line)
-        guard lines.count <= Limits.restFields + 1 else { throw HeadFault(431, "more than \(Limits.restFields) fields") }
+        guard lines.count <= Limits.restFields + 1 else {
+          throw HeadFault(431, "more than \(Limits.restFields) fields")
+        }
       } else if !lines.isEmpty {
         return (try Self.head(lines, in: block), scanned)
       }
@@ -48,7 +50,8 @@ struct HeadReader {
 
   private func checkLimits() throws(HeadFault) {
     if scanned - lineStart > Limits.restLine {
-      throw lines.isEmpty ? HeadFault(414, "the request line is too long") : HeadFault(431, "a field is too long")
+      throw lines.isEmpty
+        ? HeadFault(414, "the request line is too long") : HeadFault(431, "a field is too long")
     }
     if scanned - start > Limits.restHead { throw HeadFault(431, "the header is too long") }
   }
@@ -60,7 +63,9 @@ struct HeadReader {
       throw HeadFault(400, "the request line is not METHOD TARGET VERSION")
     }
     let version = words[2]
-    guard version.starts(with: "HTTP/".utf8) else { throw HeadFault(400, "the request line names no version") }
+    guard version.starts(with: "HTTP/".utf8) else {
+      throw HeadFault(400, "the request line names no version")
+    }
     guard version.elementsEqual("HTTP/1.1".utf8) || version.elementsEqual("HTTP/1.0".utf8) else {
       throw HeadFault(505, "only HTTP/1.0 and HTTP/1.1 are spoken here")
     }

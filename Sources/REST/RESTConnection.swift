@@ -32,6 +32,8 @@ public final class RESTConnection: Sendable {
   private let isInterrupted = Atomic(false)
   /// Whether a request is being executed or answered.
   private let isWorking = Atomic(false)
+  /// Whether an answer is being written.
+  private let isAnswering = Atomic(false)
   private let state: Mutex<State>
 
   private struct State {
@@ -39,24 +41,40 @@ public final class RESTConnection: Sendable {
     var isIdle = false
     /// The thread that runs the connection, while it does.
     var waker: ThreadWaker?
-    /// How long an interrupted connection's client may still take to read.
+    /// Until when an interrupted connection's client may still read.
     var patienceEnds: ContinuousClock.Instant?
   }
 
-  /// `tell` takes one line for the administrator, where no client can be told.
+  /// How long a client that was interrupted gets to read its last answer.
+  private let patience: Duration
+
+  /// `patience` is how long a client that was interrupted gets to read its last answer; `tell` takes one line for the
+  /// administrator, where no client can be told.
   public init(
     input: ByteInput, output: ByteOutput, service: Service, idleTimeout: Duration? = nil,
+    patience: Duration = .seconds(1),
     tell: @escaping @Sendable (String) -> Void = { printToStandardError("borg-serve: \($0)") }
   ) {
     (self.input, self.output, self.service, self.tell) = (input, output, service, tell)
+    self.patience = patience
     state = Mutex(State(timer: idleTimeout.map { IdleTimer(timeout: $0, at: .now) }))
   }
 
   /// Ends the connection from another thread: a request that has arrived is completed and answered.
   public func interrupt() {
+    state.withLock { if $0.patienceEnds == nil { $0.patienceEnds = .now + patience } }
     isInterrupted.store(true, ordering: .sequentiallyConsistent)
     input.interrupt()
   }
+
+  /// Whether the connection was interrupted and waits for a client that does not read, in a system call from which nothing
+  /// gets it: what there is to do is `abandon`, and to end the process.
+  public var isStuck: Bool {
+    patienceIsOver && isAnswering.load(ordering: .sequentiallyConsistent)
+  }
+
+  /// Makes everything durable while the connection's own thread is stuck. False if that fails.
+  public func abandon() -> Bool { close() }
 
   /// The periodic work, called every half second or so from another thread.
   public func tick() {
@@ -82,26 +100,30 @@ public final class RESTConnection: Sendable {
 
   /// Serves until the connection ends. Blocking.
   ///
-  /// When it returns everything is durable, or the end says otherwise. `patience` is how long a client that was interrupted
-  /// gets to read its last answer.
-  public func run(patience: Duration = .seconds(1)) -> End {
+  /// When it returns everything is durable, or the end says otherwise.
+  public func run() -> End {
     state.withLock { $0.waker = ThreadWaker() }
     defer { state.withLock { $0.waker = nil } }
-    var end = serve(patience)
+    var end = serve()
+    if !close() { end = .broken }
+    return state.withLock { $0.isIdle } ? .idle : end
+  }
+
+  private func close() -> Bool {
     do {
       try service.place.close()
+      return true
     } catch {
       tell("not everything could be made durable: \(Refusal(error).text)")
-      end = .broken
+      return false
     }
-    return state.withLock { $0.isIdle } ? .idle : end
   }
 
   // MARK: One request after the other
 
-  private func serve(_ patience: Duration) -> End {
+  private func serve() -> End {
     var incoming = Incoming()
-    var writer = AnswerWriter(output: output) { self.patienceIsOver(patience) }
+    var writer = AnswerWriter(output: output) { self.patienceIsOver }
     do {
       while true {
         guard let head = try nextHead(&incoming) else { return endOfInput }
@@ -112,7 +134,10 @@ public final class RESTConnection: Sendable {
           exchange.abandon()
           return endOfInput
         }
-        try writer.write(exchange.finish(), withBody: head.method != .head)
+        let answer = exchange.finish()
+        isAnswering.store(true, ordering: .relaxed)
+        try writer.write(answer, withBody: head.method != .head)
+        isAnswering.store(false, ordering: .relaxed)
       }
     } catch let fault as HeadFault {
       try? writer.write(
@@ -163,13 +188,9 @@ public final class RESTConnection: Sendable {
     }
   }
 
-  private func patienceIsOver(_ patience: Duration) -> Bool {
+  private var patienceIsOver: Bool {
     guard isInterrupted.load(ordering: .sequentiallyConsistent) else { return false }
-    return state.withLock { state in
-      let end = state.patienceEnds ?? .now + patience
-      state.patienceEnds = end
-      return .now >= end
-    }
+    return state.withLock { $0.patienceEnds.map { .now >= $0 } ?? false }
   }
 }
 
@@ -180,7 +201,9 @@ private struct Incoming {
 
   /// Where the next request begins, with room behind it.
   mutating func begin() -> Int {
-    if start == block.count { clear() } else if start > 0 {
+    if start == block.count {
+      clear()
+    } else if start > 0 {
       block.removeSubrange(..<start)
       start = 0
     }

@@ -52,7 +52,7 @@ extension Directory {
     try holdsOnly { path in
       switch (path.area, BorgName(path)) {
       case ("keys", .hashed), ("locks", .hashed), (_, .identity), (_, .setting): true
-      default: path.text == "quota.hid"
+      default: false
       }
     }
   }
@@ -61,11 +61,12 @@ extension Directory {
   func isEmptyTree() throws(Errno) -> Bool { try holdsOnly { _ in false } }
 
   /// Whether every file here or below is one of these; deeper than Borg nests there is none.
-  private func holdsOnly(_ prefix: String = "", depth: Int = 0, _ isExpected: (StorePath) -> Bool) throws(Errno)
+  private func holdsOnly(_ prefix: String = "", depth: Int = 0, _ isExpected: (StorePath) -> Bool)
+    throws(Errno)
     -> Bool
   {
     guard depth <= 8 else { return false }
-    for entry in try visibleEntries() {
+    for entry in try visibleEntries() where !RepositoryLayout.hiddenEntries.contains(prefix + entry) {
       let name = prefix + entry
       switch try status(entry)?.kind {
       case nil: continue
@@ -84,7 +85,9 @@ extension Directory {
   /// one; the locks last, to keep others out for as long as there is something.
   func removeRepository() throws(Errno) {
     var wasIdentified = false
-    for name in ["readme", "config", "version", "id"] where try remove("config/\(name)") { wasIdentified = true }
+    for name in ["readme", "config", "version", "id"] where try remove("config/\(name)") {
+      wasIdentified = true
+    }
     if wasIdentified { try sync("config") }
     let first = ["config", "archives", "keys", "index", "cache", "packs", "data"]
     for name in first + [RepositoryLayout.stagingDirectory, "locks"] {
@@ -96,7 +99,7 @@ extension Directory {
         // A mount point, which stays as an empty directory.
       }
     }
-    try remove("quota.hid")
+    for name in RepositoryLayout.hiddenEntries { try remove(name) }
   }
 
   /// Removes directories that are empty, down to the last one; throws `ENOTEMPTY` where one is not.
@@ -104,6 +107,8 @@ extension Directory {
     for entry in try entries() {
       if entry == RepositoryLayout.stagingDirectory {
         try removeTree(entry)
+      } else if RepositoryLayout.hiddenEntries.contains(entry), try status(entry)?.kind == .file {
+        try remove(entry)
       } else {
         try directory(entry).removeEmptyTree()
         try removeDirectory(entry)

@@ -33,7 +33,7 @@ extension Service {
     do throws(ServeError) {
       guard let object = try store.open(path) else { throw .storeObjectMissing(path.text) }
       return object
-    } catch where error.isBelowObject {
+    } catch  where error.isBelowObject {
       throw Self.missing(path)
     } catch {
       throw Refusal(error)
@@ -45,7 +45,7 @@ extension Service {
     let entries: [StoreEntry]?
     do {
       entries = try store.entries(in: path)
-    } catch where error.isBelowObject {
+    } catch  where error.isBelowObject {
       guard try Self.entry(path, in: store) == nil else {
         throw Refusal(409, "this is no directory: \(path.text)")
       }
@@ -95,7 +95,8 @@ extension Service {
   func quota() throws(Refusal) -> Answer {
     _ = try store()
     let quota = try Refusal.naming { () throws(ServeError) in try place.quota() }
-    let text = quota.map { "{\"limit\": \($0.limit), \"usage\": \($0.usage)}" } ?? "{\"limit\": -1, \"usage\": -1}"
+    let text =
+      quota.map { "{\"limit\": \($0.limit), \"usage\": \($0.usage)}" } ?? "{\"limit\": -1, \"usage\": -1}"
     return .success(type: "application/json", .bytes(Array(text.utf8)))
   }
 
@@ -151,7 +152,7 @@ extension Service {
     try access.require(.delete, at: path, to: "delete")
     do throws(ServeError) {
       guard try store.remove(path) else { throw .storeObjectMissing(path.text) }
-    } catch where error.isBelowObject {
+    } catch  where error.isBelowObject {
       throw Self.missing(path)
     } catch {
       throw Refusal(error)

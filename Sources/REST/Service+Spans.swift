@@ -54,7 +54,9 @@ extension Service {
   }
 
   /// The parts that a request names, all of which are there. Those of no bytes are not even looked up.
-  private func pieces(_ body: [UInt8], in store: any PathStore) throws(Refusal) -> (list: [Answer.Piece], size: Int) {
+  private func pieces(_ body: [UInt8], in store: any PathStore) throws(Refusal) -> (
+    list: [Answer.Piece], size: Int
+  ) {
     let spans = try SpanRequest.list(parsing: body)
     for span in spans { try access.require(.read, at: span.path, to: "read") }
     var sizes: [StorePath: Int] = [:]

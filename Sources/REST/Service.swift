@@ -25,7 +25,8 @@ public struct Service: Sendable {
       return ShortExchange { _ in Answer(Refusal(501, "there is no method \(method.shortened)")) }
     }
     guard head.value("accept") == RequestHead.protocolType else {
-      let refusal = Answer(Refusal(406, "unsupported or missing Accept header: \(RequestHead.protocolType) is needed"))
+      let refusal = Answer(
+        Refusal(406, "unsupported or missing Accept header: \(RequestHead.protocolType) is needed"))
       return ShortExchange { _ in head.method == .head ? refusal.headOnly : refusal }
     }
     switch head.method {
@@ -70,7 +71,8 @@ public struct Service: Sendable {
     }
   }
 
-  private func answering(_ limit: Int, _ work: @escaping ([UInt8]) throws(Refusal) -> Answer) -> any Exchange {
+  private func answering(_ limit: Int, _ work: @escaping ([UInt8]) throws(Refusal) -> Answer) -> any Exchange
+  {
     ShortExchange(limit: limit) { body in
       do throws(Refusal) { return try work(body) } catch { return Answer(error) }
     }
@@ -103,7 +105,7 @@ public struct Service: Sendable {
   static func entry(_ path: StorePath, in store: any PathStore) throws(Refusal) -> StoreEntry? {
     do {
       return try store.entry(path)
-    } catch where error.isBelowObject {
+    } catch  where error.isBelowObject {
       return nil
     } catch {
       throw Refusal(error)

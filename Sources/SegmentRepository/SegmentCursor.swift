@@ -42,14 +42,23 @@ struct SegmentCursor {
 
   /// Begins at an entry's offset; at 0 the magic is checked first.
   init(_ file: OpenFile, segment: UInt32, from offset: Int = 0, _ depth: Depth) throws(ServeError) {
-    (self.file, self.segment, self.depth, self.offset) = (file, segment, depth, offset)
     let size = try ServeError.doing("look at", "segment \(segment)") { () throws(Errno) in try file.size() }
     // Not larger than what is to be read: many segments hold a commit and nothing else.
-    window = [UInt8](
+    let window = [UInt8](
       repeating: 0,
       count: min(
         depth == .everything ? Self.fullWindow : Self.headerWindow,
         max(size - offset, SegmentFormat.keyedHeaderSize)))
+    self.init(file, segment: segment, from: offset, depth, window: window)
+    try begin()
+  }
+
+  private init(_ file: OpenFile, segment: UInt32, from offset: Int, _ depth: Depth, window: [UInt8]) {
+    (self.file, self.segment, self.depth, self.offset) = (file, segment, depth, offset)
+    self.window = window
+  }
+
+  private mutating func begin() throws(ServeError) {
     guard offset == 0 else { return }
     let length = try load(at: 0, SegmentFormat.magic.count)
     guard length >= SegmentFormat.magic.count,
@@ -61,24 +70,9 @@ struct SegmentCursor {
   /// The next entry; nil at the end of the file.
   mutating func next() throws(ServeError) -> SegmentEntry? {
     let start = offset
-    let length = try load(at: start, SegmentFormat.keyedHeaderSize)
-    guard length > 0 else { return nil }
-    guard let header = SegmentEntryHeader(window.span, at: start - windowStart), length >= 9 else {
-      throw fault(.shortHeader(segment: segment, offset: start, needed: SegmentFormat.headerSize))
-    }
+    guard let (header, length) = try loadEntry() else { return nil }
     let size = header.size
-    guard size <= SegmentFormat.entryLimit else {
-      throw fault(.tooBig(segment: segment, offset: start, size: size))
-    }
-    guard size >= SegmentFormat.headerSize else {
-      throw fault(.tooSmall(segment: segment, offset: start, size: size))
-    }
     if depth == .everything {
-      let loaded = try load(at: start, size)
-      guard loaded >= size else {
-        let body = SegmentFormat.headerSize
-        throw fault(.shortData(segment: segment, offset: start, expected: size - body, got: loaded - body))
-      }
       let begin = start - windowStart
       guard CRC32.checksum(window, begin + 4..<begin + size) == header.crc else {
         throw fault(.checksumMismatch(segment: segment, offset: start))
@@ -98,6 +92,75 @@ struct SegmentCursor {
     }
     offset = start + size
     return SegmentEntry(tag: tag, id: id, offset: start, size: size)
+  }
+
+  /// Loads the next entry's header, and with `everything` the whole of it; nil at the end of the file. `length` is how many
+  /// bytes there are at least, up to those of a header with an id.
+  private mutating func loadEntry() throws(ServeError) -> (header: SegmentEntryHeader, length: Int)? {
+    let start = offset
+    let length = try load(at: start, SegmentFormat.keyedHeaderSize)
+    guard length > 0 else { return nil }
+    guard let header = SegmentEntryHeader(window.span, at: start - windowStart), length >= 9 else {
+      throw fault(.shortHeader(segment: segment, offset: start, needed: SegmentFormat.headerSize))
+    }
+    let size = header.size
+    guard size <= SegmentFormat.entryLimit else {
+      throw fault(.tooBig(segment: segment, offset: start, size: size))
+    }
+    guard size >= SegmentFormat.headerSize else {
+      throw fault(.tooSmall(segment: segment, offset: start, size: size))
+    }
+    if depth == .everything {
+      let loaded = try load(at: start, size)
+      guard loaded >= size else {
+        let body = SegmentFormat.headerSize
+        throw fault(.shortData(segment: segment, offset: start, expected: size - body, got: loaded - body))
+      }
+    }
+    return (header, length)
+  }
+
+  // MARK: Blocks
+
+  /// Reads everything in blocks, from `offset` on, into a window that other cursors have used; see `loadBlock`.
+  init(
+    _ file: OpenFile, segment: UInt32, from offset: Int, reusing window: inout [UInt8]
+  ) throws(ServeError) {
+    if window.isEmpty { window = [UInt8](repeating: 0, count: Self.fullWindow) }
+    self.init(file, segment: segment, from: offset, .everything, window: window)
+    // A second reference would have it copied when it is written to.
+    window = []
+    do {
+      try begin()
+    } catch {
+      window = releaseWindow()
+      throw error
+    }
+  }
+
+  /// Gives up the window, for the next cursor.
+  mutating func releaseWindow() -> [UInt8] {
+    let released = window
+    (window, windowLength) = ([], 0)
+    return released
+  }
+
+  /// Loads the next entry and as many behind it, up to `most` in all, as the window has whole; returns where the last of
+  /// them ends, nil at the end of the file. `next` verifies them then without reading on.
+  ///
+  /// Throws what `next` would throw of the first one, but for what is to be calculated or wrong with its tag and id.
+  mutating func loadBlock(most: Int) throws(ServeError) -> Int? {
+    guard let (first, _) = try loadEntry() else { return nil }
+    var end = offset + first.size
+    let limit = windowStart + windowLength
+    for _ in 1..<most {
+      guard end + SegmentFormat.headerSize <= limit,
+        let header = SegmentEntryHeader(window.span, at: end - windowStart),
+        header.size >= SegmentFormat.headerSize, end + header.size <= limit
+      else { break }
+      end += header.size
+    }
+    return end
   }
 
   /// The data of the entry that `next` returned last, which was read with `everything`: a range of `bytes`.

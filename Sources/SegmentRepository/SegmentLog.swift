@@ -129,6 +129,11 @@ final class SegmentLog {
     try SegmentCursor(try reader(of: segment), segment: segment, from: offset, depth)
   }
 
+  /// Reads whole segments in this order, ahead of whoever looks at them. Not for one that is being written.
+  func verified(_ segments: [UInt32]) -> VerifiedSegments {
+    VerifiedSegments(segments.map { ($0, name(of: $0)) }, in: root)
+  }
+
   /// Forgets open files: what has their names may have been exchanged.
   func forgetReaders() { readers.removeAll() }
 
@@ -351,6 +356,18 @@ final class SegmentLog {
     for directory in try directories() { try? root.removeDirectory("data/\(directory)") }
     knownDirectories = []
     try ServeError.doing("make durable", "data") { () throws(Errno) in try root.sync("data") }
+  }
+
+  /// Removes what a `replace` that was killed has left, as far as that goes.
+  func removeTemporaries() {
+    for number in (try? directories()) ?? [] {
+      guard let directory = try? root.directory("data/\(number)"), let names = try? directory.entries() else {
+        continue
+      }
+      for name in names where name.hasSuffix(".tmp") && Self.number(String(name.dropLast(4))) != nil {
+        _ = try? directory.remove(name)
+      }
+    }
   }
 
   /// Puts a whole segment in the place of a damaged one, durably. `write` is given the new file.

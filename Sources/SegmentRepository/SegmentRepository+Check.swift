@@ -18,6 +18,7 @@ extension SegmentRepository {
     guard !(request.repairs && isPartial) else { throw .assertion("a partial check cannot repair") }
     // Without a lock, only looking is safe.
     if lock != nil || request.repairs { try requireExclusiveForWriting() }
+    removeSegmentLeftovers()
     // What was derived from the disk before is not what is to be checked.
     forget()
     defer { forget() }
@@ -137,6 +138,11 @@ private struct CheckRun {
     } else {
       try note(lastChecked: nil)
     }
+    let due = segments.filter { segment in
+      lastChecked.map { segment > $0 } ?? true && segment <= transaction
+    }
+    let verified = log.verified(due)
+    defer { verified.stop() }
     let clock = ContinuousClock()
     let start = clock.now
     var meter = ProgressMeter(
@@ -148,7 +154,7 @@ private struct CheckRun {
       meter.show(number)
       if let lastChecked, segment <= lastChecked { continue }
       guard segment <= transaction else { continue }
-      try check(segment)
+      try check(segment, verified)
       if let longest = request.maxDuration, isPartial, clock.now - start > longest {
         say(.info, "finished partial segment check, last segment checked is \(segment)")
         return try note(lastChecked: segment)
@@ -171,43 +177,60 @@ private struct CheckRun {
     try repository.saveConfig(changed)
   }
 
-  private mutating func check(_ segment: UInt32) throws(ServeError) {
+  private mutating func check(_ segment: UInt32, _ verified: VerifiedSegments) throws(ServeError) {
     say(.debug, "checking segment file \(log.name(of: segment))...")
-    var isWhole = try verify(segment)
+    var (isWhole, entries) = try verify(segment, verified)
     if !isWhole, request.repairs {
       say(.info, "attempting to recover \(repository.label)/\(log.name(of: segment))")
       try log.recover(segment)
       recovered.insert(segment)
-      isWhole = try verify(segment)
+      let again = log.verified([segment])
+      defer { again.stop() }
+      (isWhole, entries) = try verify(segment, again)
     }
     // A damaged one counts as empty, as a repair would leave no less of it.
     guard !isPartial else { return }
-    if isWhole {
-      try repository.apply(segment, to: &index, &hints, .headers)
-    } else {
+    if !isWhole {
       hints.segments[segment] = 0
       hints.compact[segment] = try log.size(of: segment) ?? 0
+    } else if entries != nil {
+      try repository.apply(segment, to: &index, &hints) { () throws(ServeError) in
+        defer { entries = nil }
+        return entries
+      }
+    } else {
+      try repository.applyHeaders(of: segment, to: &index, &hints)
     }
   }
 
-  /// Reads the whole segment; false, with a report, if it is damaged.
-  private mutating func verify(_ segment: UInt32) throws(ServeError) -> Bool {
-    do {
-      var cursor = try log.cursor(segment, .everything)
-      var steps = 0
-      while try cursor.next() != nil {
-        steps += 1
-        if steps & 0xfff == 0 { try repository.stopIfCancelled() }
+  /// Reads the whole segment, the next one of `verified`; false, with a report, if it is damaged. Its entries are kept if
+  /// they are not too many: else they are read once more.
+  private mutating func verify(_ segment: UInt32, _ verified: VerifiedSegments) throws(ServeError)
+    -> (isWhole: Bool, entries: [SegmentEntry]?)
+  {
+    var entries: [SegmentEntry]? = isPartial ? nil : []
+    while let block = verified.next() {
+      try repository.stopIfCancelled()
+      if let failure = block.failure {
+        try report(failure, of: segment)
+        return (false, nil)
       }
-      return true
-    } catch {
-      switch error {
-      case .integrity(let text): report("Data integrity error: \(text)")
-      case .system(let failure) where !request.repairs:
-        report("segment \(segment) cannot be read: \(failure.reason)")
-      default: throw error
-      }
-      return false
+      entries?.append(contentsOf: block.entries)
+      if (entries?.count ?? 0) > Self.mostKept { entries = nil }
+      if block.isLast { break }
+    }
+    return (true, entries)
+  }
+
+  /// Entries of one segment that are kept in memory until the whole of it is known to be good: some 10 MB.
+  private static let mostKept = 1 << 18
+
+  private mutating func report(_ failure: ServeError, of segment: UInt32) throws(ServeError) {
+    switch failure {
+    case .integrity(let text): report("Data integrity error: \(text)")
+    case .system(let failure) where !request.repairs:
+      report("segment \(segment) cannot be read: \(failure.reason)")
+    default: throw failure
     }
   }
 

@@ -17,7 +17,9 @@ extension SegmentRepository {
   func settle() throws(ServeError) {
     guard index == nil else { return }
     try requirePresence()
-    let (stored, committed) = (try storedTransaction(), try log.lastCommittedSegment())
+    let names = try names()
+    removeLeftovers(among: names)
+    let (stored, committed) = (try storedTransaction(among: names), try log.lastCommittedSegment())
     guard let committed else {
       guard stored == nil else {
         throw .checkNeeded("\(label)\" - although likely this is \"beyond repair")
@@ -44,10 +46,17 @@ extension SegmentRepository {
   }
 
   /// The transaction of the newest index that is not empty.
-  func storedTransaction() throws(ServeError) -> UInt32? {
+  func storedTransaction() throws(ServeError) -> UInt32? { try storedTransaction(among: names()) }
+
+  /// All names in the repository's directory.
+  private func names() throws(ServeError) -> [String] {
+    try ServeError.doing("list", "the repository") { () throws(Errno) in try root.entries() }
+  }
+
+  private func storedTransaction(among names: [String]) throws(ServeError) -> UInt32? {
     try ServeError.doing("list", "the repository") { () throws(Errno) in
       var newest: UInt32?
-      for name in try root.entries() where name.hasPrefix("index.") {
+      for name in names where name.hasPrefix("index.") {
         guard let number = SegmentLog.number(String(name.dropFirst("index.".count))),
           newest.map({ number > $0 }) ?? true,
           try (root.status(name)?.size ?? 0) > 0
@@ -202,6 +211,9 @@ extension SegmentRepository {
     reporter.log(
       .warning, .repository, "Replaying segments. Please wait, this can take a while...")
     let segments = try log.segments()
+    let due = segments.filter { segment in start.map { segment > $0 } ?? true && segment <= committed }
+    let verified = log.verified(due)
+    defer { verified.stop() }
     var meter = ProgressMeter(
       total: segments.count, step: 5, messageID: "repository.replay_segments", operation: nextOperation(),
       reporter: reporter, "Replaying segments", digits: 0)
@@ -210,55 +222,78 @@ extension SegmentRepository {
       try stopIfCancelled()
       guard start.map({ segment > $0 }) ?? true else { continue }
       guard segment <= committed else { break }
-      try apply(segment, to: &index, &hints)
+      var isEnded = false
+      try apply(segment, to: &index, &hints) { () throws(ServeError) in
+        guard !isEnded, let block = verified.next() else { return nil }
+        if let failure = block.failure { throw failure }
+        isEnded = block.isLast
+        return block.entries
+      }
     }
     meter.finish()
     (self.index, self.hints, transactionID) = (index, hints, committed)
   }
 
+  /// Adds a segment's entries to what is known of those before it; what is between them is not looked at.
+  func applyHeaders(of segment: UInt32, to index: inout SegmentIndex, _ hints: inout Hints) throws(ServeError)
+  {
+    var cursor = try log.cursor(segment, .headers)
+    try apply(segment, to: &index, &hints) { () throws(ServeError) in
+      var entries: [SegmentEntry] = []
+      while entries.count < 4096, let entry = try cursor.next() { entries.append(entry) }
+      return entries.isEmpty ? nil : entries
+    }
+  }
+
   /// Adds a segment's entries to what is known of those before it. If it throws, both are good for nothing any more.
   ///
-  /// Source: borg 1.4.5 `src/borg/repository.py`, `Repository._update_index`.
+  /// `more` gives the next of them, nil behind the last. Source: borg 1.4.5 `src/borg/repository.py`,
+  /// `Repository._update_index`.
   func apply(
     _ segment: UInt32, to index: inout SegmentIndex, _ hints: inout Hints,
-    _ depth: SegmentCursor.Depth = .everything
+    _ more: () throws(ServeError) -> [SegmentEntry]?
   ) throws(ServeError) {
     var live = 0
     hints.segments[segment] = 0
-    var cursor = try log.cursor(segment, depth)
-    var steps = 0
-    while let entry = try cursor.next() {
-      steps += 1
-      if steps & 0xfff == 0 { try stopIfCancelled() }
-      switch entry.tag {
-      case .put:
-        let old = try index.location(of: entry.id)
-        if let old {
-          // The size of the new one stands for that of the old, as in the original.
-          hints.compact[old.segment, default: 0] += entry.size
-          if old.segment == segment { live -= 1 } else { hints.segments[old.segment, default: 0] -= 1 }
-          hints.shadowIndex[entry.id, default: []].append(old.segment)
-        }
-        index.set(
-          entry.id,
-          to: EntryLocation(segment: segment, offset: UInt32(truncatingIfNeeded: entry.offset)),
-          isNew: old == nil)
-        live += 1
-        hints.storageQuotaUse += entry.size
-      case .delete:
-        guard let old = try index.location(of: entry.id) else { continue }
-        index.remove(entry.id)
-        // An older index may name what a compaction has moved since.
-        guard try (log.size(of: old.segment) ?? 0) > 0 else { continue }
-        if old.segment == segment { live -= 1 } else { hints.segments[old.segment, default: 0] -= 1 }
-        let size = try? entrySize(at: old, of: entry.id)
-        hints.compact[old.segment, default: 0] += size ?? SegmentFormat.keyedHeaderSize
-        hints.shadowIndex[entry.id, default: []].append(old.segment)
-      case .commit: break
-      }
+    while let entries = try more() {
+      try stopIfCancelled()
+      for entry in entries { try apply(entry, in: segment, to: &index, &hints, &live) }
     }
     hints.segments[segment, default: 0] += live
     if hints.segments[segment] == 0 { hints.compact[segment] = try log.size(of: segment) ?? 0 }
+  }
+
+  /// `live` counts the segment's own objects.
+  private func apply(
+    _ entry: SegmentEntry, in segment: UInt32, to index: inout SegmentIndex, _ hints: inout Hints,
+    _ live: inout Int
+  ) throws(ServeError) {
+    switch entry.tag {
+    case .put:
+      let old = try index.location(of: entry.id)
+      if let old {
+        // The size of the new one stands for that of the old, as in the original.
+        hints.compact[old.segment, default: 0] += entry.size
+        if old.segment == segment { live -= 1 } else { hints.segments[old.segment, default: 0] -= 1 }
+        hints.shadowIndex[entry.id, default: []].append(old.segment)
+      }
+      index.set(
+        entry.id,
+        to: EntryLocation(segment: segment, offset: UInt32(truncatingIfNeeded: entry.offset)),
+        isNew: old == nil)
+      live += 1
+      hints.storageQuotaUse += entry.size
+    case .delete:
+      guard let old = try index.location(of: entry.id) else { return }
+      index.remove(entry.id)
+      // An older index may name what a compaction has moved since.
+      guard try (log.size(of: old.segment) ?? 0) > 0 else { return }
+      if old.segment == segment { live -= 1 } else { hints.segments[old.segment, default: 0] -= 1 }
+      let size = try? entrySize(at: old, of: entry.id)
+      hints.compact[old.segment, default: 0] += size ?? SegmentFormat.keyedHeaderSize
+      hints.shadowIndex[entry.id, default: []].append(old.segment)
+    case .commit: break
+    }
   }
 
   /// Stores index and hints that a replay has found, if nobody else can be at work here; else they stay in memory, and

@@ -22,9 +22,12 @@ public struct Backend: Hashable, Sendable {
     } else if url.starts(with: "file:///".utf8) {
       path = try Self.decoded(url.dropFirst(7), of: url)
     } else {
-      throw Refused(reason: "--backend \(printable(url)) is not supported: it has to be FILE:PATH or file:///PATH.")
+      throw Refused(
+        reason: "--backend \(printable(url)) is not supported: it has to be FILE:PATH or file:///PATH.")
     }
-    guard !path.contains(0) else { throw Refused(reason: "--backend \(printable(url)) has a NUL byte in it.") }
+    guard !path.contains(0) else {
+      throw Refused(reason: "--backend \(printable(url)) has a NUL byte in it.")
+    }
   }
 
   /// Source: Python's `os.path.expanduser`.

@@ -6,13 +6,10 @@ enum Help {
            borg-serve authorize [options] KEYFILE
            borg-serve listen [options]
 
-    Serves Borg repositories to Borg clients, 1.1 to 1.4 and 2.0.0b16 to b21, over
+    Serves Borg repositories to Borg clients, 1.1 to 1.4 and 2.0.0b16 to b25, over
     standard input and output, as ssh starts it for a client with a repository at
-    ssh://...
+    ssh://... or rest://...
     The client says which repository it wants; --repo and BORG_REPO do nothing.
-
-    What is marked (*) is not supported by this version yet: it is refused, with a
-    message that says so, and never silently dropped.
 
     authorize prints a line for authorized_keys; see borg-serve authorize --help.
     listen serves over the network; see borg-serve listen --help.
@@ -51,8 +48,9 @@ enum Help {
                             long (default 0: never). Not to be cut short.
       --umask MASK          Octal mask for directories that are created (default
                             0077); files are always for their owner alone.
-      --rest                Speak HTTP, for clients of 2.0.0b22 and later (*).
-      --backend URL         With --rest: the repository, as in FILE:/srv/repo.
+      --rest                Speak HTTP, for clients of 2.0.0b22 to b25.
+      --backend URL         With --rest: the repository, FILE:/srv/repo or
+                            file:///srv/repo (escaped). Grants nothing.
 
     Messages:
       --critical, --error, --warning, --info (-v, --verbose), --debug
@@ -91,7 +89,7 @@ enum Help {
     Exit codes:
         0  the client has closed the connection, or was idle for too long
         2  usage error, malformed message, or any other error
-       83  repository path not allowed, with --rest (*)
+       83  repository path not allowed, with --rest
        85  a message that is not a request
     128+N  ended by signal N
     After a client of Borg 1.x 85 is 2 unless BORG_EXIT_CODES is modern.

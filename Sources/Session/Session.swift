@@ -20,8 +20,11 @@ public struct SessionConfiguration: Sendable {
   public var refusalOfBorg2: ServeError?
   /// Whether repositories of Borg 1.x only grow, whatever their configs say.
   public var appendOnly = false
-  /// Bytes that a repository of Borg 1.x may hold; 0 lifts its own quota, nil leaves it.
+  /// Bytes that a repository may hold; 0 lifts the quota in the config of a repository of Borg 1.x, nil leaves it.
   public var storageQuota: UInt64?
+
+  /// Bytes that a repository of Borg 2 may hold, or nil.
+  public var usageLimit: UInt64? { storageQuota.flatMap { $0 > 0 ? $0 : nil } }
 
   public init() {}
 
@@ -112,8 +115,24 @@ public final class Session: Sendable {
       }
     }
     if let version = SegmentRepository.version(in: root) { throw .repositoryVersion(label, version) }
-    return try repository(
-      in: PosixStore(root: root, label: label, options: try storeOptions(), location: location), mode)
+    let store = PosixStore(root: root, label: label, options: try storeOptions(), location: location)
+    return try repository(in: try metered(store, root, location, label), mode)
+  }
+
+  /// The store, counting what is stored if there is a limit, or if others count there.
+  private func metered(
+    _ store: PosixStore, _ root: Directory, _ location: RepositoryLocation, _ label: String
+  )
+    throws(ServeError) -> any ObjectStore
+  {
+    do {
+      let limits = try UsageLedger.limits(
+        for: location, root: root, label: label, limit: configuration.usageLimit)
+      return limits.isEmpty ? store : MeteredStore(store, limits: limits)
+    } catch {
+      try? store.close()
+      throw error
+    }
   }
 
   private func create(at location: RepositoryLocation, _ label: String, _ mode: ObjectRepository.Mode)
@@ -143,7 +162,7 @@ public final class Session: Sendable {
       if !isNew { _ = try? location.create() }
       throw error
     }
-    return try repository(in: store, mode)
+    return try repository(in: try metered(store, root, location, label), mode)
   }
 
   private func repository(in store: any ObjectStore, _ mode: ObjectRepository.Mode)

@@ -15,9 +15,11 @@ struct RESTServer {
     do throws(Refusal) {
       let place = try place()
       if !configuration.granted.areUnrestricted {
-        do { _ = try Process.confine(to: configuration.granted) } catch {
+        let note: String?
+        do { note = try Process.confine(to: configuration.granted) } catch {
           throw Refusal("cannot be confined by the kernel: \(error)")
         }
+        if let note, options.logLevel == .debug { printToStandardError("borg-serve: \(note)") }
       }
       let input: ByteInput
       do { input = try ByteInput(STDIN_FILENO) } catch { throw Refusal("cannot start: \(error)") }
@@ -77,7 +79,8 @@ struct RESTServer {
     }
     return DirectoryPlace(
       location: location, label: label.shortened,
-      contents: configuration.granted.areUnrestricted ? .repositories : .anything)
+      contents: configuration.granted.areUnrestricted ? .repositories : .anything,
+      limit: configuration.usageLimit)
   }
 
   /// Runs the connection on this thread while another one waits for signals and keeps time.
@@ -90,6 +93,11 @@ struct RESTServer {
           connection.interrupt()
         }
         connection.tick()
+        if connection.isStuck {
+          let isDurable = connection.abandon()
+          let end = signal.withLock { $0 }.map(ExitCode.signal) ?? (isDurable ? .success : .failure)
+          _exit(end.status(modern: true))
+        }
       }
     }
     guard watch != nil else {

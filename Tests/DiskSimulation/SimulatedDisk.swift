@@ -30,7 +30,7 @@ public final class SimulatedDisk: DiskCalls {
   private struct State {
     var files = SimulatedFileSystem()
     var descriptors: [RawDescriptor: Descriptor] = [:]
-    var locks: [SimulatedFileSystem.Number: RawDescriptor] = [:]
+    var locks: [SimulatedFileSystem.Number: [RawDescriptor: LockKind]] = [:]
     var lastDescriptor: RawDescriptor = 2
     var calls: [DiskCall] = []
     /// Calls that are over, whatever came of them, though a hook may still keep their callers waiting.
@@ -78,6 +78,8 @@ public final class SimulatedDisk: DiskCalls {
     public var hasLocks = true
     /// The modification time of everything, in seconds since 1970.
     public var modified: Int64 = 1_700_000_000
+    /// That of single files and directories, by the names under which they are looked at.
+    public var modifiedByName: [String: Int64] = [:]
 
     public init() {}
   }
@@ -307,7 +309,7 @@ public final class SimulatedDisk: DiskCalls {
     try? perform(.close, "") { state throws(Errno) in
       let number = try state.number(descriptor)
       _ = state.files.withFile(number) { $0.descriptors -= 1 }
-      if state.locks[number] == descriptor { state.locks[number] = nil }
+      state.locks[number]?[descriptor] = nil
       state.descriptors[descriptor] = nil
     }
   }
@@ -434,18 +436,29 @@ public final class SimulatedDisk: DiskCalls {
       let number = try state.files.resolve(name, from: try state.number(directory))
       return FileStatus(
         kind: state.files.isDirectory(number) ? .directory : .file,
-        size: state.files.files[number]?.bytes.count ?? 4096, modified: state.options.modified, inode: number,
+        size: state.files.files[number]?.bytes.count ?? 4096,
+        modified: state.options.modifiedByName[name] ?? state.options.modified, inode: number,
         device: state.files.device(of: number), links: state.files.files[number]?.links ?? 1)
     }
   }
 
-  public func lock(_ descriptor: RawDescriptor) throws(Errno) -> Bool {
+  /// Never waits: a disk that stands still cannot tell who would have to go on.
+  public func lock(_ descriptor: RawDescriptor, _ kind: LockKind, waits: Bool) throws(Errno) -> Bool {
     try perform(.lock, "") { state throws(Errno) in
       guard state.options.hasLocks else { throw .noLocks }
       let number = try state.number(descriptor)
-      if let holder = state.locks[number] { return holder == descriptor }
-      state.locks[number] = descriptor
-      return true
+      let others = (state.locks[number] ?? [:]).filter { $0.key != descriptor }
+      switch kind {
+      case .none:
+        state.locks[number] = others
+        return true
+      case .shared where others.values.contains(.exclusive), .exclusive where !others.isEmpty:
+        if waits { throw .deadlock }
+        return false
+      case .shared, .exclusive:
+        state.locks[number] = others.merging([descriptor: kind]) { $1 }
+        return true
+      }
     }
   }
 

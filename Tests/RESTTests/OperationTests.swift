@@ -69,16 +69,20 @@ import Testing
     ("bytes=0-3", 206, "0123", "bytes 0-3/10"), ("bytes=2-", 206, "23456789", "bytes 2-9/10"),
     ("bytes=-4", 206, "6789", "bytes 6-9/10"), ("bytes=5-100", 206, "56789", "bytes 5-9/10"),
     ("bytes=10-12", 206, "", nil), ("bytes=100-200", 206, "", nil), ("bytes=100-", 206, "", nil),
-    ("bytes=5-4", 206, "", nil), ("bytes=5-2", 400, nil, nil), ("bytes=-0", 206, "0123456789", "bytes 0-9/10"),
+    ("bytes=5-4", 206, "", nil), ("bytes=5-2", 400, nil, nil),
+    ("bytes=-0", 206, "0123456789", "bytes 0-9/10"),
     ("bytes= 0-3", 206, "0123", "bytes 0-3/10"), ("bytes=-100", 206, "0123456789", "bytes 0-9/10"),
     ("bytes=0-1,3-4", 200, "0123456789", nil), ("Bytes=0-1", 200, "0123456789", nil),
-    ("items=0-1", 200, "0123456789", nil), ("bytes=", 200, "0123456789", nil), ("bytes=-", 200, "0123456789", nil),
+    ("items=0-1", 200, "0123456789", nil), ("bytes=", 200, "0123456789", nil),
+    ("bytes=-", 200, "0123456789", nil),
     ("bytes=a-b", 200, "0123456789", nil), ("bytes=+1-2", 200, "0123456789", nil),
     ("bytes=8-99999999999999999999999", 206, "89", "bytes 8-9/10"),
-    ("bytes=99999999999999999999999-", 206, "", nil), ("bytes=-99999999999999999999", 206, "0123456789", "bytes 0-9/10"),
+    ("bytes=99999999999999999999999-", 206, "", nil),
+    ("bytes=-99999999999999999999", 206, "0123456789", "bytes 0-9/10"),
     ("bytes=0-3-5", 200, "0123456789", nil), ("", 200, "0123456789", nil),
   ])
-  func `a range is taken as clients mean it`(field: String, status: Int, text: String?, range: String?) throws {
+  func `a range is taken as clients mean it`(field: String, status: Int, text: String?, range: String?) throws
+  {
     _ = try service.call(.post, "/ns/a", "0123456789")
     let reply = try service.call(.get, "/ns/a", "", ["range": field])
     #expect(reply.status == status)
@@ -120,11 +124,13 @@ import Testing
     _ = try service.call(.post, "/ns/a.del", "1")
     _ = try service.call(.post, "/ns/.c", "")
     _ = try service.call(.post, "/ns/d/e", "")
-    for name in ["x.tmp", "quota.hid", "Upper", "bl ank", "back\\slash"] { try place.write("ns/\(name)", "x") }
+    for name in ["x.tmp", "quota.hid", "Upper", "bl ank", "back\\slash"] {
+      try place.write("ns/\(name)", "x")
+    }
     let reply = try service.call(.get, "/ns/")
     #expect(reply.status == 200)
     #expect(reply.fields["content-type"] == "application/json")
-    let entries = try #require(JSON(parsing: reply.body.span).elements)
+    let entries = try #require(try reply.json().elements)
     #expect(entries.map { $0["name"] } == [".c", "a.del", "b", "d"].map(JSON.string))
     #expect(entries.map { $0["directory"] } == [false, false, false, true].map(JSON.bool))
     #expect(entries.prefix(3).map { $0["size"] } == [0, 1, 2].map(JSON.int))
@@ -142,7 +148,7 @@ import Testing
   @Test func `the root is listed by one slash and by two`() throws {
     for name in ["locks", "archives"] { #expect(try service.call(.post, "/\(name)?cmd=mkdir") == ok()) }
     for target in ["/", "//"] {
-      let entries = try #require(JSON(parsing: service.call(.get, target).body.span).elements)
+      let entries = try #require(try service.call(.get, target).json().elements)
       #expect(entries.map { $0["name"] } == ["archives", "locks"].map(JSON.string))
     }
     #expect(try service.call(.head, "/").fields["x-borgstore-is-directory"] == "true")
@@ -231,7 +237,8 @@ import Testing
   @Test(arguments: [
     ("[[\"ns/a\",8,3]]", 416), ("[[\"ns/a\",-11,1]]", 416), ("[[\"ns/a\",11,1]]", 416),
     ("[[\"ns/a\",9223372036854775807,1]]", 416), ("[[\"ns/a\",-9223372036854775808,1]]", 416),
-    ("[[\"ns/a\",1,9223372036854775807]]", 416), ("[[\"ns/b\",0,1]]", 404), ("[[\"ns/a\",0,1],[\"ns/b\",0,1]]", 404),
+    ("[[\"ns/a\",1,9223372036854775807]]", 416), ("[[\"ns/b\",0,1]]", 404),
+    ("[[\"ns/a\",0,1],[\"ns/b\",0,1]]", 404),
     ("[[\"ns/a\",0,-1]]", 400), ("[[\"ns/a\",true,1]]", 400), ("[[\"ns/a\",1.0,1]]", 400),
     ("[[\"ns/a\",0,null]]", 400), ("[[\"ns/a\",0]]", 400), ("[[\"ns/a\",0,1,2]]", 400), ("[[0,0,1]]", 400),
     ("[{\"ns/a\":0}]", 400), ("[1]", 400), ("{}", 400), ("null", 400), ("", 400), ("[", 400), ("[[]", 400),
@@ -297,8 +304,8 @@ import Testing
 
   @Test func `there is no quota`() throws {
     let reply = try service.call(.post, "/?cmd=quota")
-    #expect(try JSON(parsing: reply.body.span)["limit"] == .int(-1))
-    #expect(try JSON(parsing: reply.body.span)["usage"] == .int(-1))
+    #expect(try reply.json()["limit"] == .int(-1))
+    #expect(try reply.json()["usage"] == .int(-1))
     #expect(reply.fields["content-type"] == "application/json")
   }
 
@@ -314,7 +321,9 @@ import Testing
     #expect(try service.call(.get, "/ns/c").text == "1")
     #expect(try service.call(.get, "/ns/d/").text == "[]")
     for target in ["/", "/?cmd=what", "//?cmd="] { #expect(try service.call(.post, target).status == 400) }
-    for target in ["/", "/?cmd=what", "/?cmd=rmdir"] { #expect(try service.call(.delete, target).status == 400) }
+    for target in ["/", "/?cmd=what", "/?cmd=rmdir"] {
+      #expect(try service.call(.delete, target).status == 400)
+    }
   }
 
   @Test(arguments: [nil, "", "*/*", "application/vnd.x.borgstore.rest.v1, */*", "application/json"])
@@ -334,7 +343,8 @@ import Testing
   @Test func `a store that is missing is gone, whatever is asked of it`() throws {
     let service = try Place(creating: false).service()
     for (method, target) in [
-      (RequestHead.Method.get, "/a"), (.get, "/"), (.head, "/a"), (.head, "/A"), (.post, "/a"), (.delete, "/a"),
+      (RequestHead.Method.get, "/a"), (.get, "/"), (.head, "/a"), (.head, "/A"), (.post, "/a"),
+      (.delete, "/a"),
       (.post, "/a?cmd=mkdir"), (.post, "/a?cmd=hash"), (.post, "/?cmd=quota"), (.post, "/?cmd=gather"),
       (.post, "/?cmd=defrag&target=x"), (.post, "/?cmd=move&current=a&new=b"), (.delete, "/a?cmd=rmdir"),
       (.delete, "/?cmd=destroy"),
@@ -342,7 +352,8 @@ import Testing
   }
 
   @Test(arguments: [
-    "..", "a/../b", "a..b", "%2F", "%252F/a", "a%2Fb", "a\0b", "a\\b", "A", "a b", "x.tmp", "x.hid", "x.tmp/y", "y/x.hid/z",
+    "..", "a/../b", "a..b", "%2F", "%252F/a", "a%2Fb", "a\0b", "a\\b", "A", "a b", "x.tmp", "x.hid",
+    "x.tmp/y", "y/x.hid/z",
     "d/./x", "./x", "d//x", "a\u{1}", "☃", "\u{7F}", String(repeating: "a", count: 101),
   ])
   func `names that alias others or reach elsewhere are refused in every place`(name: String) throws {
@@ -363,7 +374,9 @@ import Testing
     #expect(try service.call(.post, "/?cmd=defrag&algorithm=sha256&namespace=\(encoded)", "[]").status == 400)
     var quoted: [UInt8] = []
     JSON.append(quoted: name, to: &quoted)
-    #expect(try service.call(.post, "/?cmd=gather", "[[\(String(decoding: quoted, as: UTF8.self)),0,0]]").status == 400)
+    #expect(
+      try service.call(.post, "/?cmd=gather", "[[\(String(decoding: quoted, as: UTF8.self)),0,0]]").status
+        == 400)
     #expect(try service.call(.get, "/a").text == "1")
   }
 

@@ -19,13 +19,18 @@ struct Reply: Equatable {
 
   var text: String { String(decoding: body, as: UTF8.self) }
 
+  func json() throws -> JSON {
+    let bytes = body
+    return try JSON(parsing: bytes.span, maximumSize: 1 << 20)
+  }
+
   init(status: Int, fields: [String: String] = [:], body: [UInt8] = [], contentLength: Int? = nil) {
     (self.status, self.fields, self.body) = (status, fields, body)
     self.contentLength = contentLength ?? body.count
   }
 
   /// Reads all of an answer, as a transport does.
-  init(_ answer: Answer) throws {
+  init(_ answer: REST.Answer) throws {
     var body: [UInt8] = []
     switch answer.body {
     case .none: break
@@ -39,7 +44,8 @@ struct Reply: Equatable {
     }
     let fields = answer.fields.map { ($0.name.lowercased(), $0.value) }
     self.init(
-      status: answer.status, fields: Dictionary(fields) { $1 }, body: body, contentLength: answer.contentLength)
+      status: answer.status, fields: Dictionary(fields) { $1 }, body: body,
+      contentLength: answer.contentLength)
   }
 }
 
@@ -48,23 +54,28 @@ struct Place {
   let directory: TemporaryDirectory
   let place: DirectoryPlace
 
-  init(_ contents: DirectoryPlace.Contents = .anything, creating: Bool = true, below name: String = "store") throws {
+  init(
+    _ contents: DirectoryPlace.Contents = .anything, creating: Bool = true, below name: String = "store",
+    limit: UInt64? = nil
+  ) throws {
     directory = try TemporaryDirectory()
     let path = try RepositoryPath(resolving: directory.path.bytes + Array("/\(name)".utf8))
     place = DirectoryPlace(
-      location: RepositoryLocation(path: path), label: "/\(name)", contents: contents)
+      location: RepositoryLocation(path: path), label: "/\(name)", contents: contents, limit: limit)
     if creating { _ = try path.create() }
   }
 
   var root: Directory { get throws { try directory.open().directory("store") } }
 
-  func service(_ mode: Permissions = .all) -> Service { Service(place: place, permissions: mode) }
+  func service(_ mode: Permissions = .all) -> Service {
+    Service(place: KeptPlace(kept: self), permissions: mode)
+  }
 
   /// Puts a file there past the server.
   func write(_ name: String, _ text: String = "") throws {
     let root = try root
     if let parent = name.parentName { try root.makeDirectories(parent) }
-    try? root.remove(name)
+    try root.remove(name)
     try root.create(name).write(Array(text.utf8), 0..<text.utf8.count, at: 0)
   }
 
@@ -73,6 +84,18 @@ struct Place {
     let file = try root.file(name)
     return String(decoding: try file.read(at: 0, count: file.size()), as: UTF8.self)
   }
+}
+
+/// A place that keeps its directory for as long as somebody serves it.
+struct KeptPlace: StorePlace {
+  let kept: Place
+
+  func store() throws(ServeError) -> any PathStore { try kept.place.store() }
+  func create() throws(ServeError) { try kept.place.create() }
+  func destroy() throws(ServeError) { try kept.place.destroy() }
+  func quota() throws(ServeError) -> (limit: UInt64, usage: UInt64)? { try kept.place.quota() }
+  func tick() { kept.place.tick() }
+  func close() throws(ServeError) { try kept.place.close() }
 }
 
 let protocolType = "application/vnd.x.borgstore.rest.v1"
@@ -159,8 +182,10 @@ private final class ScratchFile {
   let descriptor: Int32
 
   init() throws {
-    descriptor = unsafe open("/tmp", O_TMPFILE | O_RDWR | O_CLOEXEC, 0o600)
+    var name = Array("/tmp/borg-serve-test-XXXXXX\0".utf8).map { CChar(bitPattern: $0) }
+    descriptor = unsafe mkstemp(&name)
     guard descriptor >= 0 else { throw Errno(rawValue: errno) }
+    _ = unsafe unlink(name)
   }
 
   deinit { close(descriptor) }

@@ -320,6 +320,50 @@ struct SessionTests {
     #expect(place.entries("repository/data/07") == [String(repeating: "07", count: 32)])
   }
 
+  // MARK: Quotas
+
+  @Test func `what would exceed the quota is refused, in the next session too`() throws {
+    let place = try Place { configuration, _ in configuration.storageQuota = 2000 }
+    try place.open("repository", creates: true)
+    let ids = (1...2).compactMap { ObjectID([UInt8](repeating: $0, count: 32).span) }
+    let value = [UInt8](repeating: 0, count: 1000)
+    try place.session.repository.put(ids[0], ObjectContent(value), size: value.count)
+    try place.session.close()
+    try place.open("repository")
+    #expect {
+      try place.session.repository.put(ids[1], ObjectContent(value), size: value.count)
+    } throws: { error in
+      if case .storageQuotaExceeded(quota: 2000, use: _)? = error as? ServeError { true } else { false }
+    }
+    #expect(try place.session.repository.delete(ids[0]))
+    try place.session.repository.put(ids[1], ObjectContent(value), size: value.count)
+    try place.session.close()
+  }
+
+  @Test func `a limit that is kept above counts for every repository below, and outlives them`() throws {
+    let place = try Place { configuration, directory in
+      configuration.granted = GrantedRoots(paths: [directory.path], repositories: [])
+    }
+    let ledger = try UsageLedger(root: place.root.directory, label: "user")
+    try ledger.setLimit(3000)
+    let value = [UInt8](repeating: 0, count: 1500)
+    let found = ObjectID([UInt8](repeating: 1, count: 32).span)
+    let id = try #require(found)
+    try place.open("laptop", creates: true, exclusive: true)
+    try place.session.repository.put(id, ObjectContent(value), size: value.count)
+    try place.open("phone", creates: true)
+    #expect(throws: ServeError.self) {
+      try place.session.repository.put(id, ObjectContent(value), size: value.count)
+    }
+    try place.open("laptop", exclusive: true)
+    try place.session.destroy()
+    try place.open("phone")
+    try place.session.repository.put(id, ObjectContent(value), size: value.count)
+    try place.session.close()
+    #expect(try ledger.usage() < 3000)
+    try ledger.close()
+  }
+
   // MARK: Destroying
 
   @Test func `destroying removes the repository and its directory`() throws {
