@@ -221,7 +221,9 @@ extension Configuration {
   private mutating func check(_ reader: inout ConfigurationReader) {
     if root.isEmpty { reader.complain(nil, "root is missing: the directory in which repositories are") }
     if listeners.isEmpty { reader.complain(nil, "there is no [[listener]]") }
-    if credentials == nil, anonymous == nil, proxy.userHeader == nil {
+    if credentials == nil, proxy.userHeader == nil, !users.isEmpty {
+      reader.complain(nil, "there are users, and no credentials file with their passwords")
+    } else if credentials == nil, anonymous == nil, proxy.userHeader == nil {
       // Nobody can have a name: whoever may connect is trusted with everything directly below the root.
       anonymous = Grant(repositories: [RepositoryPattern("*")].compactMap { $0 })
     }
@@ -234,6 +236,16 @@ extension Configuration {
           "\(one.table).repositories: \(one.pattern) and \(other.pattern) of \(other.table) overlap: one repository would "
             + "lie inside another")
       }
+    }
+    for (name, grant) in users.sorted(by: { $0.key < $1.key })
+    where grant.quota != nil && grant.directory == nil {
+      reader.complain(
+        nil,
+        "user.\(name).quota: needs repositories below one directory, such as \"\(RepositoryName(name)?.text ?? "alice")/*\""
+      )
+    }
+    if anonymous?.quota != nil {
+      reader.complain(nil, "anonymous.quota: there are quotas for users and repositories only")
     }
     for name in repositoryQuotas.keys.sorted() where !all.contains(where: { $0.pattern.matches(name) }) {
       reader.complain(nil, "repository.\"\(name)\": nobody is granted this repository")

@@ -142,6 +142,37 @@ extension Configuration {
     return named + (anonymous?.repositories ?? []).map { ("anonymous", $0) }
   }
 
+  /// The directories that users with a quota have for themselves, by name below the root, and their quotas; for a user
+  /// of one repository it is that repository.
+  public var userQuotas: [RepositoryName: UInt64] {
+    var quotas: [RepositoryName: UInt64] = [:]
+    for grant in users.values {
+      guard let quota = grant.quota, let directory = grant.directory else { continue }
+      quotas[directory] = min(quota, quotas[directory] ?? quota)
+    }
+    return quotas
+  }
+
+  /// How many bytes a repository may hold by itself.
+  public func quota(of repository: RepositoryName) -> UInt64? {
+    let isOneUsers = users.values.contains {
+      $0.directory == repository && $0.repositories.map(\.name) == [repository]
+    }
+    return [repositoryQuotas[repository], isOneUsers ? userQuotas[repository] : nil].compactMap { $0 }.min()
+  }
+
+  /// The directories of users as far as they are none of repositories, with their quotas, if they have one.
+  public var userDirectories: [RepositoryName: UInt64?] {
+    var directories: [RepositoryName: UInt64?] = [:]
+    for grant in users.values {
+      guard let directory = grant.directory, grant.repositories.allSatisfy({ $0.name != directory }) else {
+        continue
+      }
+      directories[directory] = .some(userQuotas[directory])
+    }
+    return directories
+  }
+
   /// What the server would do, for `--check-config`.
   public func summary(users known: Set<String>) -> String {
     var lines = ["repositories below \(root)"]
@@ -163,6 +194,20 @@ extension Configuration {
       lines.append("repository \(name): at most \(FileSize.text(Int(clamping: quota)))")
     }
     return lines.map { $0 + "\n" }.joined()
+  }
+}
+
+extension Configuration.Grant {
+  /// The components that all of the repositories begin with; nil if there are none.
+  var directory: RepositoryName? {
+    guard var common = repositories.first.map({ Array($0.components.prefix { $0 != nil }) }) else {
+      return nil
+    }
+    for pattern in repositories.dropFirst() {
+      let same = zip(common, pattern.components).prefix { $0 == $1 && $0 != nil }.count
+      common = Array(common.prefix(same))
+    }
+    return common.isEmpty ? nil : RepositoryName(common.compactMap { $0 }.joined(separator: "/"))
   }
 }
 

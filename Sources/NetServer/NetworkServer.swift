@@ -18,6 +18,7 @@ public final class NetworkServer: Sendable {
   private let configurationFile: String?
   private let flags: Configuration.Flags
   private let sockets: UnixSockets
+  private let prepare: @Sendable (Configuration) throws -> Void
   private let certificates = Mutex<[Configuration.Listener.TLS: NIOSSLContext]>([:])
   private let state = Mutex(State())
   private let isOver = Cancellation()
@@ -41,14 +42,16 @@ public final class NetworkServer: Sendable {
     _ configuration: Configuration, file configurationFile: String? = nil,
     flags: Configuration.Flags = .init(),
     sockets: UnixSockets = UnixSockets(), log: Log,
-    open: @escaping @Sendable (RepositoryName) -> any StorePlace,
+    open: @escaping @Sendable (RepositoryName, Configuration) -> any StorePlace,
+    prepare: @escaping @Sendable (Configuration) throws -> Void = { _ in },
     begin: @escaping @Sendable (RequestHead, any StorePlace, Permissions) -> any Exchange
   ) throws(Failure) {
     let cores = System.coreCount
     (self.log, self.configurationFile, self.flags, self.sockets) = (log, configurationFile, flags, sockets)
+    self.prepare = prepare
     let workers = WorkerPool(threads: configuration.threads ?? max(16, cores * 4))
     let front = Front(configuration)
-    let registry = Registry(open: open) { name, error in
+    let registry = Registry(open: { open($0, front.current.configuration) }) { name, error in
       log.write(
         .error, "a repository could not be closed",
         ["repository": .text(name.text), "error": .text("\(error)")])
@@ -60,6 +63,7 @@ public final class NetworkServer: Sendable {
       checkers: PasswordCheckers(front.credentials, threads: max(1, cores / 2)), begin: begin,
       page: { metrics.text(connections: connections.count, openRepositories: registry.names.count) })
     try loadCredentials(configuration)
+    do { try prepare(configuration) } catch { throw Failure(description: "\(error)") }
     _ = state.withLock { $0.watched.changes(of: Self.files(configuration, configurationFile)) }
   }
 
@@ -283,6 +287,9 @@ public final class NetworkServer: Sendable {
           .error, "the configuration is left as it was",
           ["file": .text(configurationFile), "error": .text("\(error)")])
       }
+    }
+    do { try prepare(configuration) } catch {
+      log.write(.error, "the quotas are left as they were", ["error": .text("\(error)")])
     }
     do throws(Failure) {
       try loadCredentials(configuration)

@@ -86,16 +86,12 @@ enum ListenCommand {
     do throws(NetworkServer.Failure) {
       server = try NetworkServer(
         configuration, file: file(options), flags: options.flags, sockets: sockets, log: log,
-        open: { repositories.place($0) }, begin: Repositories.begin)
+        open: { repositories.place($0, $1) }, prepare: { try repositories.setQuotas($0) },
+        begin: Repositories.begin)
       try server.start()
     } catch {
       log.end()
       throw Failure(message: error.description)
-    }
-    if !configuration.repositoryQuotas.isEmpty
-      || configuration.users.values.contains(where: { $0.quota != nil })
-    {
-      log.write(.warning, "quotas are not enforced by this version yet")
     }
     tell("READY=1")
     let signal = wait(for: signals, server)

@@ -11,14 +11,31 @@ struct Repositories {
   let root: String
 
   /// The place of a repository, which is looked at when it is asked for.
-  func place(_ name: RepositoryName) -> any StorePlace {
+  func place(_ name: RepositoryName, _ configuration: Configuration) -> any StorePlace {
     do {
       guard let location = try granted.admit(Array("\(root)/\(name)".utf8)) else {
         return UnreachablePlace(error: .pathNotAllowed(name.text))
       }
-      return DirectoryPlace(location: location, label: name.text, contents: .anything)
+      return DirectoryPlace(
+        location: location, label: name.text, contents: .anything, limit: configuration.quota(of: name))
     } catch {
       return UnreachablePlace(error: .system(SystemFailure("look at", name.text, error)))
+    }
+  }
+
+  /// Sets the quotas of users, and takes back those that are none any more.
+  func setQuotas(_ configuration: Configuration) throws {
+    for (name, quota) in configuration.userDirectories.sorted(by: { $0.key < $1.key }) {
+      guard let location = try granted.admit(Array("\(root)/\(name)".utf8)) else {
+        throw ServeError.pathNotAllowed(name.text)
+      }
+      if quota != nil { _ = try location.create() }
+      guard let directory = try? location.open() else { continue }
+      // Who has no quota and never had one is not counted.
+      guard try quota != nil || directory.status(RepositoryLayout.usageName) != nil else { continue }
+      let ledger = try UsageLedger(root: directory, label: name.text)
+      try ledger.setLimit(quota ?? 0)
+      try ledger.close()
     }
   }
 

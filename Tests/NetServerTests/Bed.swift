@@ -52,7 +52,7 @@ final class Bed: Sendable {
       lines.update { $0 += text.split(separator: "\n").map(String.init) }
     }
     server = try NetworkServer(
-      configuration, file: file, log: log, open: { MemoryPlace($0) },
+      configuration, file: file, log: log, open: { name, _ in MemoryPlace(name) },
       begin: { [events] head, place, permissions in
         guard let place = place as? MemoryPlace else {
           return StandInExchange(head, MemoryPlace(nobody), permissions, events)

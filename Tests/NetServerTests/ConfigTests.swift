@@ -68,8 +68,11 @@ import Testing
       [user.alice]
       repositories = ["alice/*", "shared/photos"]
       permissions = "no-delete"
-      quota = "2T"
       metrics = true
+
+      [user.carol]
+      repositories = ["carol/*"]
+      quota = "2T"
 
       [repository."alice/laptop"]
       quota = 1_000_000
@@ -97,7 +100,8 @@ import Testing
     #expect(configuration.anonymous?.permissions == .readOnly)
     let alice = try #require(configuration.users["alice"])
     #expect(alice.repositories.map(\.description) == ["alice/*", "shared/photos"])
-    #expect(alice.permissions == .noDelete && alice.quota == 2_000_000_000_000 && alice.metrics)
+    #expect(alice.permissions == .noDelete && alice.quota == nil && alice.metrics)
+    #expect(configuration.users["carol"]?.quota == 2_000_000_000_000)
     let laptop = try #require(RepositoryName("alice/laptop"))
     #expect(configuration.repositoryQuotas[laptop] == 1_000_000)
   }
@@ -142,6 +146,7 @@ import Testing
       base + "[proxy]\ntrusted = [\"::1\"]\nuser-header = \"Host\"", "line 6, proxy.user-header: is no header"
     ),
     (base + "[repository.\"a/b/c\"]\nquota = 1", "nobody is granted this repository"),
+    (base + "[user.a]\nrepositories = [\"a\"]", "there are users, and no credentials file"),
     ("", "root is missing"),
     ("root = \"/r\"", "there is no [[listener]]"),
   ])
@@ -170,6 +175,34 @@ import Testing
     let configuration = try Configuration(parsing: Self.base)
     #expect(configuration.anonymous?.repositories.map(\.description) == ["*"])
     #expect(try Configuration(parsing: "credentials = \"/p\"\n" + Self.base).anonymous == nil)
+  }
+
+  @Test func `gives quotas to directories of users and to repositories`() throws {
+    let text =
+      "credentials = \"/p\"\n" + Self.base + """
+        [user.alice]
+        repositories = ["alice/*", "alice/laptop"]
+        quota = 1000
+        [user.laptop]
+        repositories = ["alice/laptop"]
+        quota = 500
+        [user.desktop]
+        repositories = ["alice/desktop"]
+        [user.bob]
+        repositories = ["bob/*"]
+        [repository."alice/laptop"]
+        quota = 700
+        [repository."alice/desktop"]
+        quota = 800
+        """
+    let configuration = try Configuration(parsing: text)
+    func quota(_ name: String) -> UInt64? { RepositoryName(name).flatMap { configuration.quota(of: $0) } }
+    #expect(quota("alice/laptop") == 500 && quota("alice/desktop") == 800 && quota("alice/phone") == nil)
+    let directories = configuration.userDirectories.map { ($0.key.text, $0.value) }.sorted { $0.0 < $1.0 }
+    #expect(directories.map(\.0) == ["alice", "bob"])
+    #expect(directories.map(\.1) == [1000, nil])
+    let found = problems(Self.base + "[user.a]\nrepositories = [\"*\"]\nquota = 1")
+    #expect(found.contains { $0.contains("user.a.quota: needs") })
   }
 
   @Test func `says what the server would do`() throws {
