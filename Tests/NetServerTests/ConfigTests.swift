@@ -157,7 +157,7 @@ import Testing
 
   @Test func `tells all that is wrong at once`() {
     #expect(
-      problems(Self.base + "[limits]\nconnections = 0\nhead-time = \"x\"\n[user.a]\nnonsense = 1").count == 3)
+      problems(Self.base + "[limits]\nconnections = 0\nhead-time = \"x\"\n[log]\nnonsense = 1").count == 3)
   }
 
   @Test(arguments: ["0.0.0.0:80", "[::]:80", "192.0.2.1:80"])
