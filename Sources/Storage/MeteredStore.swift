@@ -41,7 +41,8 @@ public final class MeteredStore<Base: ObjectStore & PathStore>: ObjectStore, Pat
     do {
       for limit in limits {
         let bytes = isSmallLock ? .max : limit.bytes
-        try limit.ledger.reserve(growth, limit: bytes, keeping: path.durability == .staged, always: isSmallLock)
+        try limit.ledger.reserve(
+          growth, limit: bytes, keeping: path.durability == .staged, always: isSmallLock)
         reserved.append(limit)
       }
       try body()

@@ -190,7 +190,8 @@ import Testing
     try store.close()
   }
 
-  @Test(arguments: texts.indices) func `R7 what was acknowledged is there after a power cut`(last: Int) throws {
+  @Test(arguments: texts.indices) func `R7 what was acknowledged is there after a power cut`(last: Int) throws
+  {
     for seed in UInt64(0)..<20 {
       var options = SimulatedDisk.Options()
       options.syncsWhole = seed.isMultiple(of: 2)

@@ -63,12 +63,16 @@ import Testing
     try first.close()
     let store = try Self.open(try directory.open(), limit: 50)
     try store.store(path("config/manifest"), bytes(90), keepsOther: false)
-    #expect(throws: ServeError.self) { try store.store(path("config/manifest"), bytes(91), keepsOther: false) }
+    #expect(throws: ServeError.self) {
+      try store.store(path("config/manifest"), bytes(91), keepsOther: false)
+    }
     try store.store(path("config/manifest"), bytes(80), keepsOther: false)
     try store.store(path("cache/chunkindex-invalid"), bytes(0), keepsOther: false)
     try store.store(path("locks/\(digest)"), bytes(150), keepsOther: false)
     #expect(try Self.use(store) == 230)
-    #expect(throws: ServeError.self) { try store.store(path("locks/large"), bytes(2_000_000), keepsOther: false) }
+    #expect(throws: ServeError.self) {
+      try store.store(path("locks/large"), bytes(2_000_000), keepsOther: false)
+    }
     #expect(try store.remove(path("locks/\(digest)")))
     #expect(try Self.use(store) == 80)
     try store.close()
