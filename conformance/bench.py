@@ -5,13 +5,15 @@ Traps that this avoids: every repository is put on a freshly made ext4 on a loop
 where many files were just removed; the two servers and the limit (`cp`, `cat`) alternate, and medians are taken. Our server
 syncs, as always; the original never does. Without root, or a loop device, repositories lie in a new directory instead.
 
-Prints tables in Markdown, one for Borg 2 and one for Borg 1: for each figure both servers, their ratio, the limit where there
+Prints tables in Markdown, for Borg 2, Borg 1 and the REST dialect: for each figure both servers, their ratio, the limit where there
 is one, the goal and whether it is reached ("nearly": missed by less than a fifth; --quick, of a tenth of the objects, does not
 judge). CPU seconds are the server's own, peak memory is VmHWM, private memory what smaps_rollup calls so, sampled.
 
 --only takes words of sections: start, small, big, index, socket, client of Borg 2, and of Borg 1 (see bench_borg1.py)
 borg1-start, borg1-small, borg1-big, borg1-objects (--objects), borg1-rebuild, borg1-compact (--gigabytes). The last three
-write as much to the disk as they are told, and remove it again.
+write as much to the disk as they are told, and remove it again. Of the REST dialect (see bench_rest.py) rest-start, rest-small,
+rest-big, rest-defrag, rest-client over standard streams, and net-small, net-big, net-many over the network, where nginx is the
+limit. A section that cannot run is SKIPPED, with its reason.
 """
 
 import os
@@ -25,6 +27,7 @@ import time
 sys.dont_write_bytecode = True
 import bed
 import bench_borg1
+import bench_rest
 import measure
 import streams
 from measure import MIB, Figures, Goal, memory_of
@@ -49,7 +52,7 @@ class Bench:
 
     def skip(self, section, reason):
         self.skipped.append(f"{section}: {reason}")
-        print(f"skipped {section}: {reason}", file=sys.stderr, flush=True)
+        print(f"SKIPPED: {section}: {reason}", file=sys.stderr, flush=True)
 
     def disk(self):
         """An empty directory for one repository, and what gives it up."""
@@ -273,7 +276,7 @@ class Bench:
         how = "A quick run, which shows that it works and proves no figure" if self.quick else f"Medians of {self.options.runs} runs, alternating"
         lines = [f"{bed.describe_machine()}. Repositories {self.where}. {how}; load {os.getloadavg()[0]:.1f}; {time.strftime('%Y-%m-%d')}."]
         lines += [figures.table() for figures in all_figures if figures.goals]
-        return "\n\n".join(lines + [f"Skipped: {'; '.join(self.skipped)}." for _ in [0] if self.skipped])
+        return "\n\n".join(lines + [f"SKIPPED: {'; '.join(self.skipped)}." for _ in [0] if self.skipped])
 
 
 def main():
@@ -285,6 +288,7 @@ def main():
     parser.add_argument("--gigabytes", type=float, help="of the Borg 1 repository that is checked; half of it are compacted (default: 2, quick: 0.1)")
     parser.add_argument("--disk", metavar="DIRECTORY", help="where these large repositories go (default: that of temporary files)")
     parser.add_argument("--original-borg1", metavar="PATH", help=f"(default: the {bench_borg1.ORIGINAL_VERSION} client)")
+    parser.add_argument("--original-rest", metavar="PATH", help=f"(default: the {bench_rest.ORIGINAL_VERSION} client)")
     parser.add_argument("--only", metavar="SECTION", help="only these sections, separated by commas")
     parser.add_argument("--output", metavar="FILE", help="where to write the table, too")
     options = bed.parse(parser)
@@ -292,20 +296,22 @@ def main():
     objects, gigabytes = (10_000_000, 20) if options.heavy else (50_000, 0.1) if options.quick else (1_000_000, 2)
     options.objects, options.gigabytes = options.objects or objects, options.gigabytes or gigabytes
     bench = Bench(options)
-    borg1 = bench_borg1.Borg1(bench)
+    borg1, rest = bench_borg1.Borg1(bench), bench_rest.REST(bench)
     sections = {"start": bench.start, "small": bench.small, "big": bench.big, "index": bench.chunk_index, "socket": bench.socket, "client": bench.client,
-                **borg1.sections}
+                **borg1.sections, **rest.sections}
     wanted = options.only.split(",") if options.only else list(sections)
     for run in range(options.runs):
         for name in wanted:
             print(f"run {run + 1} of {options.runs}, {name} …", file=sys.stderr, flush=True)
             sections[name](run)
-    table = bench.tables([bench.figures, borg1.figures])
+    table = bench.tables([bench.figures, borg1.figures, rest.figures])
     print(table)
     if options.output:
         with open(options.output, "w") as out:
             out.write(table + "\n")
     bench.place.close()
+    skipped = len({line.partition(":")[0] for line in bench.skipped})
+    print(f"\n{len(wanted) - skipped} passed, 0 failed, {skipped} skipped")  # sections, for scripts/test
     return 0
 
 
