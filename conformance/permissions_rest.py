@@ -78,39 +78,41 @@ def administrator(b, *archives):
 
 @scenario
 def stock_clients(options, report):
-    for version in options.versions:
-        for mode in MODES:
-            b = Bed(version, mode, options, report)
-            with bed.closing(b):
-                reads, adds = mode != "write-only", mode != "read-only"
-                archives = [("one", b.first)]
-                outcome = b.run(b.limited, "repo-create", *bed.encryption(version), environment={"BORG_REPO": b.limited.url(b.place / "new", version)})
-                b.check("repo-create is refused", outcome.code not in (0, 1) and not (b.place / "new").exists(), outcome)
-                if adds:
-                    for name in ("two", "two", "three"):
-                        b.data(f"for {name}")
-                        outcome = b.run(b.limited, "create", name, ".")
-                        b.check(f"create {name}", outcome.code == 0, outcome)
-                    archives.append(("three", bed.fingerprint(b.source)))
-                else:
-                    b.refused("create", "two", ".")
-                if reads:
-                    b.extracted(b.limited, "one", b.first)
-                    outcome = b.run(b.limited, "repo-list", "--format", "{archive}{NL}")
-                    b.check("repo-list", outcome.code == 0 and "one" in outcome.output, outcome)
-                else:
-                    outcome = b.run(b.limited, "extract", "one", cwd=b.place.directory("nothing"))
-                    b.check("extract gives nothing", outcome.code != 0 and not os.listdir(b.place / "nothing"), outcome)
-                b.refused("delete", "one")
-                b.refused("key", "change-passphrase", environment={"BORG_NEW_PASSPHRASE": "another"})
-                b.refused("repo-delete")
-                if mode == "no-delete":
-                    outcome = b.run(b.limited, "check", "-v")
-                    b.check("check", outcome.code == 0 and "no problems found" in outcome.output, outcome)
-                else:
-                    b.refused("check")
-                b.refused("compact")
-                administrator(b, *archives)
+    plays = [(version, mode) for version in options.versions for mode in MODES]
+    bed.run_beside_each_other([lambda play=play: stock_client(options, report, *play) for play in plays], 2)
+
+
+def stock_client(options, report, version, mode):
+    with bed.closing(Bed(version, mode, options, report)) as b:
+        reads, adds = mode != "write-only", mode != "read-only"
+        archives = [("one", b.first)]
+        outcome = b.run(b.limited, "repo-create", *bed.encryption(version), environment={"BORG_REPO": b.limited.url(b.place / "new", version)})
+        b.check("repo-create is refused", outcome.code not in (0, 1) and not (b.place / "new").exists(), outcome)
+        if adds:
+            for name in ("two", "two", "three"):
+                b.data(f"for {name}")
+                outcome = b.run(b.limited, "create", name, ".")
+                b.check(f"create {name}", outcome.code == 0, outcome)
+            archives.append(("three", bed.fingerprint(b.source)))
+        else:
+            b.refused("create", "two", ".")
+        if reads:
+            b.extracted(b.limited, "one", b.first)
+            outcome = b.run(b.limited, "repo-list", "--format", "{archive}{NL}")
+            b.check("repo-list", outcome.code == 0 and "one" in outcome.output, outcome)
+        else:
+            outcome = b.run(b.limited, "extract", "one", cwd=b.place.directory("nothing"))
+            b.check("extract gives nothing", outcome.code != 0 and not os.listdir(b.place / "nothing"), outcome)
+        b.refused("delete", "one")
+        b.refused("key", "change-passphrase", environment={"BORG_NEW_PASSPHRASE": "another"})
+        b.refused("repo-delete")
+        if mode == "no-delete":
+            outcome = b.run(b.limited, "check", "-v")
+            b.check("check", outcome.code == 0 and "no problems found" in outcome.output, outcome)
+        else:
+            b.refused("check")
+        b.refused("compact")
+        administrator(b, *archives)
 
 
 # --- the hostile client -----------------------------------------------------------------------------------------------
@@ -340,30 +342,29 @@ def smuggled(h):
 
 
 @scenario
-def hostile_client(options, report):
-    for version in options.versions:
-        b = Bed(version, "all", options, report)
-        try:
-            b.version = version
-            (b.source / "of three").write_bytes(os.urandom(50_000))
-            b.run(b.ours, "create", "three", ".", ok=True)
-            three = bed.fingerprint(b.source)
-            for mode in ("all", *MODES):
-                with bed.closing(Hostile(b, mode, options, report)) as h:
-                    attacks = ([over_objects, wrong_names] if mode != "all" else []) + [paths, raw_bytes]
-                    import time
-                    for attack in attacks:
-                        t=time.time();n=h.answered
-                        attack(h)
-                        print(attack.__name__, time.time()-t, h.answered-n)
-                    if mode != "read-only":
-                        smuggled(h)
-                    h.end()
-                    judge(h)
-                    if mode != "all":
-                        go_on(b, h, three)
-        finally:
-            b.close()
+def hostile_clients(options, report):
+    bed.run_beside_each_other([lambda version=version: hostile_client(options, report, version) for version in options.versions], 2)
+
+
+def hostile_client(options, report, version):
+    b = Bed(version, "all", options, report)
+    try:
+        b.version = version
+        (b.source / "of three").write_bytes(os.urandom(50_000))
+        b.run(b.ours, "create", "three", ".", ok=True)
+        three = bed.fingerprint(b.source)
+        for mode in ("all", *MODES):
+            with bed.closing(Hostile(b, mode, options, report)) as h:
+                for attack in ([over_objects, wrong_names] if mode != "all" else []) + [paths, raw_bytes]:
+                    attack(h)
+                if mode in ("all", "no-delete"):
+                    smuggled(h)
+                h.end()
+                judge(h)
+                if mode == "no-delete":
+                    go_on(b, h, three)
+    finally:
+        b.close()
 
 
 def judge(h):
