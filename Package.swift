@@ -15,14 +15,22 @@ let settings: [SwiftSetting] = [
 
 let system = Target.Dependency.product(name: "SystemPackage", package: "swift-system")
 let deque = Target.Dependency.product(name: "DequeModule", package: "swift-collections")
+let nioCore = Target.Dependency.product(name: "NIOCore", package: "swift-nio")
+let nioPosix = Target.Dependency.product(name: "NIOPosix", package: "swift-nio")
+let nioSSL = Target.Dependency.product(name: "NIOSSL", package: "swift-nio-ssl")
 
 let package = Package(
   name: "borg-serve",
   platforms: [.macOS(.v26)],
-  products: [.executable(name: "borg-serve", targets: ["borg-serve"])],
+  products: [
+    .executable(name: "borg-serve", targets: ["borg-serve"]),
+    .executable(name: "borg-serve-net", targets: ["borg-serve-net"]),
+  ],
   dependencies: [
     .package(url: "https://github.com/apple/swift-system", exact: "1.8.1"),
     .package(url: "https://github.com/apple/swift-collections", exact: "1.6.0"),
+    .package(url: "https://github.com/apple/swift-nio", exact: "2.101.2"),
+    .package(url: "https://github.com/apple/swift-nio-ssl", exact: "2.37.6"),
   ],
   targets: [
     // No pkgConfig: what it gives links the shared library; the module maps name the archives.
@@ -54,11 +62,26 @@ let package = Package(
       name: "REST", dependencies: ["BorgFormat", "ContentHash", "Disk", "Storage", "Session", system],
       swiftSettings: settings),
     .target(name: "SocketServer", dependencies: ["BorgFormat", "Disk", system], swiftSettings: settings),
+    // As with CDeflate: the archive by its name, so that hosts need no libcrypt.
+    .systemLibrary(name: "CCrypt", providers: [.apt(["libcrypt-dev"])]),
+    .target(
+      name: "NetServer",
+      dependencies: [
+        "BorgFormat", "CCrypt", "CSyscalls", "Disk", "REST", "SocketServer", "Storage", deque, nioCore,
+        nioPosix, nioSSL, system,
+      ],
+      swiftSettings: settings),
+    .executableTarget(
+      name: "borg-serve-net",
+      dependencies: ["BorgFormat", "Disk", "NetServer", "REST", "ServeCommand", "Storage", system],
+      swiftSettings: settings,
+      linkerSettings: [.unsafeFlags(["-static-stdlib"], .when(platforms: [.linux]))]),
     .target(name: "ServeCommand", dependencies: ["BorgFormat"], swiftSettings: settings),
     .executableTarget(
       name: "borg-serve",
       dependencies: [
         "BorgFormat", "Disk", "ObjectRepository", "REST", "RPC", "ServeCommand", "Session", "SocketServer",
+        system,
       ],
       swiftSettings: settings,
       // A static standard library halves start-up time and memory, and hosts need no Swift runtime.
@@ -104,6 +127,14 @@ let package = Package(
       name: "RESTTests",
       dependencies: [
         "BorgFormat", "ContentHash", "Disk", "DiskSimulation", "REST", "Session", "Storage", "TestKit",
+        system,
+      ],
+      swiftSettings: settings),
+    .testTarget(
+      name: "NetServerTests",
+      dependencies: [
+        "BorgFormat", "CCrypt", "Disk", "DiskSimulation", "NetServer", "REST", "Storage", nioCore, nioPosix,
+        nioSSL,
         system,
       ],
       swiftSettings: settings),

@@ -9,6 +9,7 @@ _borg_serve() {
     previous=${COMP_WORDS[COMP_CWORD - 2]}
   fi
   [[ ${COMP_WORDS[1]} == authorize ]] && ((COMP_CWORD > 1)) && command=authorize
+  [[ ${COMP_WORDS[1]} == listen ]] && ((COMP_CWORD > 1)) && command=listen
 
   COMPREPLY=()
   case $command:$previous in
@@ -21,7 +22,14 @@ _borg_serve() {
       mapfile -t COMPREPLY < <(compgen -d -- "$current")
       return
       ;;
-    authorize:--program | serve:--socket | serve:--debug-profile | serve:--config | serve:--remote-path | serve:--rsh | \
+    listen:--root)
+      compopt -o filenames 2>/dev/null
+      mapfile -t COMPREPLY < <(compgen -d -- "$current")
+      return
+      ;;
+    listen:--address) return ;;
+    listen:--config | listen:-c | listen:--check-config | listen:--socket | listen:--credentials | \
+      authorize:--program | serve:--socket | serve:--debug-profile | serve:--config | serve:--remote-path | serve:--rsh | \
       serve:--repo | serve:-r)
       compopt -o filenames 2>/dev/null
       mapfile -t COMPREPLY < <(compgen -f -- "$current")
@@ -40,13 +48,15 @@ _borg_serve() {
       mapfile -t COMPREPLY < <(compgen -f -- "$current")
       return
     fi
+  elif [[ $command == listen ]]; then
+    options='--config --check-config --root --address --socket --credentials --version --help -h'
   else
     options='--restrict-to-path --restrict-to-repository --permissions --append-only --storage-quota
       --socket --max-connections --idle-timeout --umask --rest --backend
       --critical --error --warning --info --verbose -v --debug --debug-topic --show-version
       --lock-wait --help -h'
     [[ " ${COMP_WORDS[*]:1:COMP_CWORD-1} " == *" serve "* ]] || options+=' --version -V serve'
-    ((COMP_CWORD > 1)) || options+=' authorize'
+    ((COMP_CWORD > 1)) || options+=' authorize listen'
   fi
   COMPREPLY=($(compgen -W "$options" -- "$current"))
 }

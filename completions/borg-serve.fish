@@ -5,16 +5,23 @@ function __borg_serve_is_authorize
     test "$words[2]" = authorize
 end
 
-set -l serving 'not __borg_serve_is_authorize'
+function __borg_serve_is_listen
+    set -l words (commandline -opc)
+    test "$words[2]" = listen
+end
+
+set -l serving 'not __borg_serve_is_authorize; and not __borg_serve_is_listen'
+set -l notlistening 'not __borg_serve_is_listen'
 set -l modes "all\t'everything' no-delete\t'read and add; delete and overwrite nothing' write-only\t'add; read no archives' read-only\t'read only'"
 
 complete -c borg-serve -f
 complete -c borg-serve -n '__fish_is_nth_token 1' -a authorize -d 'print a line for authorized_keys'
+complete -c borg-serve -n '__fish_is_nth_token 1' -a listen -d 'serve over the network'
 complete -c borg-serve -n "$serving; and not __fish_seen_subcommand_from serve" -a serve -d 'serve clients'
 
-complete -c borg-serve -l restrict-to-path -x -a '(__fish_complete_directories)' -d 'admit repositories at or below a path'
-complete -c borg-serve -l restrict-to-repository -x -a '(__fish_complete_directories)' -d 'admit the repository at a path only'
-complete -c borg-serve -l permissions -x -a $modes -d 'what sessions may do'
+complete -c borg-serve -n "$notlistening" -l restrict-to-path -x -a '(__fish_complete_directories)' -d 'admit repositories at or below a path'
+complete -c borg-serve -n "$notlistening" -l restrict-to-repository -x -a '(__fish_complete_directories)' -d 'admit the repository at a path only'
+complete -c borg-serve -n "$notlistening" -l permissions -x -a $modes -d 'what sessions may do'
 complete -c borg-serve -s h -l help -d 'print a summary'
 
 complete -c borg-serve -n __borg_serve_is_authorize -F
@@ -38,3 +45,11 @@ complete -c borg-serve -n "$serving" -l debug-topic -x -d 'report everything abo
 complete -c borg-serve -n "$serving" -l show-version -d 'report the version'
 complete -c borg-serve -n "$serving" -l lock-wait -x -d 'accepted; a client says itself how long it waits'
 complete -c borg-serve -n "$serving; and not __fish_seen_subcommand_from serve" -s V -l version -d 'print the version'
+
+complete -c borg-serve -n __borg_serve_is_listen -s c -l config -r -F -d 'the configuration'
+complete -c borg-serve -n __borg_serve_is_listen -l check-config -r -F -d 'check the configuration and exit'
+complete -c borg-serve -n __borg_serve_is_listen -l root -x -a '(__fish_complete_directories)' -d 'where repositories are'
+complete -c borg-serve -n __borg_serve_is_listen -l address -x -d 'listen on HOST:PORT'
+complete -c borg-serve -n __borg_serve_is_listen -l socket -r -F -d 'listen on a unix socket'
+complete -c borg-serve -n __borg_serve_is_listen -l credentials -r -F -d 'users and hashes of their passwords'
+complete -c borg-serve -n __borg_serve_is_listen -s V -l version -d 'print the version'

@@ -33,15 +33,17 @@ def verify(options, report):
         return report.skip("units are valid", "systemd-analyze is missing (apt-get install systemd)")
     place = bed.Place("units", options.keep)
     manual = place.directory("man/man1")
-    shutil.copy(bed.ROOT / "man/borg-serve.1", manual)
+    for page in ("borg-serve.1", "borg-serve-listen.1"):
+        shutil.copy(bed.ROOT / "man" / page, manual)
     environment = {**os.environ, "MANPATH": f"{manual.parent}:", "XDG_RUNTIME_DIR": str(place.directory("run"))}
     for scope, folder in (("system", FOLDER), ("user", FOLDER / "user")):
         copies = place.directory(scope)
-        for unit in NAMES:
+        names = (*NAMES, "borg-serve-listen.service") if scope == "system" else NAMES
+        for unit in names:
             text = (folder / unit).read_text().replace("/usr/local/bin/borg-serve", options.server)
             (copies / unit).write_text(re.sub(r"^(User|Group|SocketUser|SocketGroup)=borg$", r"\1=root", text, flags=re.M))
         done = subprocess.run(["systemd-analyze", f"--{scope}", "verify", "--man=" + ("yes" if shutil.which("man") else "no"),
-                               *(str(copies / unit) for unit in NAMES)],
+                               *(str(copies / unit) for unit in names)],
                               capture_output=True, text=True, env={**environment, "SYSTEMD_UNIT_PATH": f"{copies}:"})
         complaints = [line for line in done.stderr.splitlines() if "borg-serve" in line]
         report.check(f"units are valid ({scope})", done.returncode == 0 and not complaints, done.stderr)

@@ -27,10 +27,11 @@ public enum Confinement {
   ///
   /// To be called before any thread starts and before anything is read from a peer. Existing roots get what
   /// serving needs; for one that does not exist the nearest directory above it gets it. `removable` are
-  /// directories in which files may be removed in addition (a socket's).
-  public static func confine(to granted: GrantedRoots, removable: [RepositoryPath] = []) throws(Failure)
-    -> Outcome
-  {
+  /// directories in which files may be removed in addition (a socket's), `readable` ones below which they may be read
+  /// (certificates').
+  public static func confine(
+    to granted: GrantedRoots, removable: [RepositoryPath] = [], readable: [RepositoryPath] = []
+  ) throws(Failure) -> Outcome {
     guard isAvailable else {
       return .unavailable("the kernel has no Landlock of version 2")
     }
@@ -49,6 +50,7 @@ public enum Confinement {
     defer { _ = close(ruleset) }
     for root in existing { try allow(borg_landlock_write, root, in: ruleset, version) }
     for directory in removable { try allow(borg_landlock_remove, directory, in: ruleset, version) }
+    for directory in readable { try allow(borg_landlock_read, directory, in: ruleset, version) }
     for name in nameServiceFiles {
       // Where it is a link, what it leads to now is meant. What cannot be reached could not be read either.
       guard let path = try? RepositoryPath(resolving: Array(name.utf8)) else { continue }

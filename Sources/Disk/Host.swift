@@ -1,5 +1,6 @@
 import CSyscalls
 import Glibc
+public import SystemPackage
 
 /// What this process knows of the machine that it runs on.
 public enum Host {
@@ -104,5 +105,24 @@ public enum Host {
     // The kernel marks the name of a program that was replaced.
     let mark = " (deleted)".utf8
     return path.suffix(mark.count).elementsEqual(mark) ? nil : path
+  }
+
+  /// Becomes another program, which gets the rest of the process as it is; returns only if that fails.
+  public static func replace(by program: [UInt8], arguments: [[UInt8]]) -> Errno {
+    let path = terminated(program)
+    // All words behind one another, each with its end, and where each begins.
+    var text = arguments.flatMap(terminated)
+    var starts: [Int] = []
+    var start = 0
+    for argument in arguments {
+      starts.append(start)
+      start += argument.count + 1
+    }
+    return unsafe text.withUnsafeMutableBufferPointer { buffer in
+      let base = buffer.baseAddress
+      var pointers = unsafe starts.map { start in unsafe base.map { unsafe $0 + start } } + [nil]
+      _ = unsafe execv(path, &pointers)
+      return Errno(rawValue: errno)
+    }
   }
 }

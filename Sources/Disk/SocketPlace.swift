@@ -97,6 +97,21 @@ public func setFileMode(at path: [UInt8], _ mode: UInt32) throws(Errno) {
   _ = try retrying { unsafe chmod("/proc/self/fd/\(handle)", mode_t(mode)) }
 }
 
+/// Gives a file another group; a link is not followed.
+public func setFileGroup(at path: [UInt8], _ group: UInt32) throws(Errno) {
+  let path = terminated(path)
+  _ = try retrying { unsafe lchown(path, uid_t.max, group) }
+}
+
+/// The number of a group of this machine; nil if there is none with the name.
+public func groupID(named name: String) -> UInt32? {
+  var record = unsafe group()
+  var buffer = [CChar](repeating: 0, count: 64 * 1024)
+  var found: UnsafeMutablePointer<group>?
+  guard unsafe getgrnam_r(name, &record, &buffer, buffer.count, &found) == 0 else { return nil }
+  return unsafe found?.pointee.gr_gid
+}
+
 /// Makes one directory with this mode, less the mask; whether it is new.
 public func makeDirectory(at path: [UInt8], mode: UInt32) throws(Errno) -> Bool {
   let path = terminated(path)

@@ -75,6 +75,11 @@ public final class ListeningSocket: Sendable {
     path = Array(name.prefix(max(0, Int(count))))
   }
 
+  /// Another descriptor of the same socket, which is the caller's to close: for an event loop that has its own way to accept.
+  public func duplicate() throws(Errno) -> Int32 {
+    try retrying { fcntl(descriptor, F_DUPFD_CLOEXEC, 3) }
+  }
+
   /// Lets clients connect.
   public func listen() throws(Errno) {
     _ = try retrying { borg_socket_listen(descriptor) }

@@ -4,6 +4,7 @@ enum Help {
     Usage: borg-serve [serve] [options]
            borg [options] serve [options]
            borg-serve authorize [options] KEYFILE
+           borg-serve listen [options]
 
     Serves Borg repositories to Borg clients, 1.1 to 1.4 and 2.0.0b16 to b25, over
     standard input and output, as ssh starts it for a client with a repository at
@@ -11,6 +12,7 @@ enum Help {
     The client says which repository it wants; --repo and BORG_REPO do nothing.
 
     authorize prints a line for authorized_keys; see borg-serve authorize --help.
+    listen serves over the network; see borg-serve listen --help.
 
     Access:
       --restrict-to-path PATH

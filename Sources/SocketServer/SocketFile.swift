@@ -15,15 +15,17 @@ public final class SocketFile: Sendable {
   /// Why there is no such socket, in words for the administrator.
   public struct Failure: Error, Equatable {
     public let message: String
+
+    public init(message: String) { self.message = message }
   }
 
   /// Listens at a path; missing parents are made, with mode 0777 less the mask. Group members may connect, as with the
-  /// original (mode 0770).
+  /// original (mode 0770), unless another mode, or group, is wanted.
   ///
   /// The order matters: the lock on the process file keeps two servers of ours apart, the look at the path keeps us
   /// away from other programs' sockets, and a hard link gives the listening socket its name only if the name is free.
   /// (`RENAME_NOREPLACE` would too, but not on all file systems.)
-  public init(at path: [UInt8]) throws(Failure) {
+  public init(at path: [UInt8], mode: UInt32 = 0o770, group: UInt32? = nil) throws(Failure) {
     let name = Self.text(path)
     guard path.count <= ListeningSocket.pathLimit else {
       throw Failure(
@@ -40,7 +42,7 @@ public final class SocketFile: Sendable {
     let processFile = try Self.lock(Self.processPath(beside: path), for: name)
     do throws(Failure) {
       try Self.makeRoom(at: path)
-      (listener, file) = try Self.listen(at: path, directory, processFile)
+      (listener, file) = try Self.listen(at: path, directory, processFile, mode, group)
     } catch {
       processFile.removeIfNew()
       throw error
@@ -93,14 +95,15 @@ public final class SocketFile: Sendable {
     }
   }
 
-  private static func listen(at path: [UInt8], _ directory: [UInt8], _ processFile: PIDFile)
-    throws(Failure) -> (ListeningSocket, FileIdentity)
-  {
+  private static func listen(
+    at path: [UInt8], _ directory: [UInt8], _ processFile: PIDFile, _ mode: UInt32, _ group: UInt32?
+  ) throws(Failure) -> (ListeningSocket, FileIdentity) {
     let hidden = directory + Array("/.\(String(UInt32.random(in: 0...0xfff_ffff), radix: 16))".utf8)
     do throws(Errno) {
       let bound = try ListeningSocket(bindingTo: hidden)
       defer { try? removeFile(at: hidden) }
-      try setFileMode(at: hidden, 0o770)
+      if let group { try setFileGroup(at: hidden, group) }
+      try setFileMode(at: hidden, mode)
       try bound.listen()
       guard let file = try FileIdentity(at: hidden) else { throw Errno.noSuchFileOrDirectory }
       // Whoever sees the socket may want to know whose it is.

@@ -27,26 +27,29 @@ public final class MeteredStore<Base: ObjectStore & PathStore>: ObjectStore, Pat
 
   // MARK: Counting
 
-  /// Reserves what is stored, in all ledgers or in none, and gives back what it replaces, or itself if it fails.
+  /// Reserves what is stored beyond what it replaces, in all ledgers or in none, and gives it back if it fails.
+  ///
+  /// Locks are counted and never refused: without them clients can neither restore nor make room. What backups consist of
+  /// leaves some room to what deletions and compactions have to write.
   private func storing(
-    _ content: ObjectContent, replacing old: () throws(ServeError) -> Int?,
-    _ body: () throws(ServeError) -> Void
+    _ content: ObjectContent, at path: StorePath, replacing old: Int?, _ body: () throws(ServeError) -> Void
   ) throws(ServeError) {
-    let new = UInt64(try content.size)
+    let (new, replaced) = (UInt64(try content.size), UInt64(old ?? 0))
+    let growth = new - min(new, replaced)
+    let isSmallLock = path.durability == .fleeting && new <= UInt64(Limits.lockRecord)
     var reserved: [UsageLimit] = []
-    var replaced: UInt64 = 0
     do {
       for limit in limits {
-        try limit.ledger.reserve(new, limit: limit.bytes)
+        let bytes = isSmallLock ? .max : limit.bytes
+        try limit.ledger.reserve(growth, limit: bytes, keeping: path.durability == .staged, always: isSmallLock)
         reserved.append(limit)
       }
-      replaced = UInt64(try old() ?? 0)
       try body()
     } catch {
-      for limit in reserved { try? limit.ledger.settle(releasing: new) }
+      for limit in reserved { try? limit.ledger.settle(releasing: growth) }
       throw error
     }
-    for limit in limits { try limit.ledger.settle(releasing: replaced) }
+    for limit in limits { try limit.ledger.settle(releasing: replaced - min(new, replaced)) }
   }
 
   private func removing(_ size: Int?, _ body: () throws(ServeError) -> Bool) throws(ServeError) -> Bool {
@@ -66,14 +69,14 @@ public final class MeteredStore<Base: ObjectStore & PathStore>: ObjectStore, Pat
   // MARK: What counts
 
   public func store(_ name: StoreName, _ content: ObjectContent, keepsOther: Bool) throws(ServeError) {
-    try storing(content, replacing: { () throws(ServeError) in try base.info(name) }) {
-      () throws(ServeError) in
+    let path = StorePath(name, dataLevels: base.dataLevels)
+    try storing(content, at: path, replacing: try base.info(name)) { () throws(ServeError) in
       try base.store(name, content, keepsOther: keepsOther)
     }
   }
 
   public func store(_ path: StorePath, _ content: ObjectContent, keepsOther: Bool) throws(ServeError) {
-    try storing(content, replacing: { () throws(ServeError) in try size(path) }) { () throws(ServeError) in
+    try storing(content, at: path, replacing: try size(path)) { () throws(ServeError) in
       try base.store(path, content, keepsOther: keepsOther)
     }
   }
@@ -99,7 +102,13 @@ public final class MeteredStore<Base: ObjectStore & PathStore>: ObjectStore, Pat
   }
 
   public func close() throws(ServeError) {
-    defer { for limit in limits { try? limit.ledger.close() } }
+    defer {
+      for limit in limits {
+        // Most sessions are shorter than it takes to come to it otherwise.
+        if (try? limit.ledger.needsRecount()) == true { try? limit.ledger.recount() }
+        try? limit.ledger.close()
+      }
+    }
     try base.close()
   }
 

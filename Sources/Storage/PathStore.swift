@@ -19,9 +19,9 @@ public struct StoreEntry: Equatable, Sendable {
 
 /// A store as borgstore's HTTP dialect addresses it: by paths, with directories that are there in their own right.
 ///
-/// Blocking and thread-safe. The same promises as `ObjectStore`'s: reads see every write that returned before; when a call
-/// returns, what it did is durable, except as `StorePath.durability` says; nothing ever stands under a name that is not
-/// whole. Objects that are staged become visible to other processes at the next barrier at the latest.
+/// Blocking and thread-safe. Reads see every write that returned before; when a call returns, what it did is durable and
+/// visible to other processes, but for locks, which are only visible, and for directories that were made or removed, which
+/// are durable at the next barrier; nothing ever stands under a name that is not whole.
 ///
 /// Besides what is named below, every call may throw `system`: `ENOTDIR` where a component of a path is an object,
 /// `EISDIR` where a directory is taken for an object.

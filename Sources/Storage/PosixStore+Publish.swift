@@ -283,7 +283,13 @@ extension PosixStore {
         if rootSyncsWhole { try syncFileSystem() } else { _ = try? root.syncFileSystem() }
       }
       for directory in directories.sorted() {
-        try ServeError.doing("make durable", directory) { () throws(Errno) in try root.sync(directory) }
+        try ServeError.doing("make durable", directory) { () throws(Errno) in
+          do throws(Errno) {
+            try root.sync(directory)
+          } catch .noSuchFileOrDirectory {
+            // Removed since: the entry that is gone is its parent's to make durable.
+          }
+        }
       }
     }
     // The kernel reports a failed write-back once and forgets it: nothing that follows can be trusted.

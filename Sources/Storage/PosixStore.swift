@@ -187,8 +187,14 @@ public final class PosixStore: ObjectStore, PathStore {
 
   public func store(_ path: StorePath, _ content: ObjectContent, keepsOther: Bool) throws(ServeError) {
     guard !path.isRoot else { throw .system(SystemFailure("store", "the root", .isDirectory)) }
-    if path.durability == .staged { try requireRoom(for: path) }
+    guard path.durability == .staged else {
+      return try store(path, content, in: top(for: path), keepsOther: keepsOther)
+    }
+    try requireRoom(for: path)
     try store(path, content, in: top(for: path), keepsOther: keepsOther)
+    // Clients of this dialect outlive their server: they start another one, repeat the one request that failed, and go on to
+    // store what names the objects that the dead one had acknowledged. Those that store at once share the barrier.
+    try barrier(durable: true)
   }
 
   private func store(

@@ -136,14 +136,19 @@ public final class UsageLedger: Sendable {
   ///
   /// What cannot be relied on, after a crash or at the first time, is counted anew before; and so is what would be refused,
   /// if a foreign writer was here. A limit that is kept here counts besides. To be followed by `settle`, whatever comes of it.
-  public func reserve(_ bytes: UInt64, limit given: UInt64) throws(ServeError) {
+  /// With `keeping`, a sixteenth of the limit, at most 1 MiB, is left to others; with `always` nothing is refused.
+  public func reserve(_ bytes: UInt64, limit given: UInt64, keeping: Bool = false, always: Bool = false)
+    throws(ServeError)
+  {
     var hasRecounted = false
     while true {
       let outcome: Reservation = try transaction { (record) throws(Errno) in
         if record.isUnreliable, !hasRecounted { return .uncertain }
         let limit = record.limit > 0 ? min(record.limit, given) : given
         let (sum, overflows) = record.usage.addingReportingOverflow(bytes)
-        if overflows || sum > limit {
+        // Nobody is kept from what takes no room.
+        let usable = keeping ? limit - min(limit / 16, Self.reserve) : limit
+        if overflows || sum > usable && bytes > 0 && !always {
           return record.isForeign && !hasRecounted ? .uncertain : .refused(limit: limit, record.usage)
         }
         record.usage = sum
@@ -161,6 +166,9 @@ public final class UsageLedger: Sendable {
       }
     }
   }
+
+  /// What is left for what deletions and compactions have to write.
+  private static let reserve: UInt64 = 1024 * 1024
 
   private enum Reservation {
     case granted, uncertain

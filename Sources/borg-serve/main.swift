@@ -16,6 +16,8 @@ enum Process {
     reserveStandardDescriptors()
     let modern = ExitCode.isModern(environment: Host.environment("BORG_EXIT_CODES"))
     let arguments = Host.arguments()
+    // Before anything else: the network server is another program, so that this one stays small.
+    if NetworkProgram.isAskedFor(arguments) { return NetworkProgram.run(arguments) }
     switch Invocation.parse(arguments: arguments, environment: Host.environment) {
     case .printed(let text):
       let bytes = Array(text.utf8)

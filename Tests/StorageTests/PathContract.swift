@@ -130,6 +130,19 @@ import Testing
     #expect(try store.read(path(Self.pack)) == "again")
   }
 
+  @Test(arguments: kinds) func `a directory that is gone is not waited for`(kind: StoreKind) throws {
+    let (store, owner) = try Self.make(kind)
+    defer { withExtendedLifetime(owner) {} }
+    try store.store(path("a/empty"), content(""), keepsOther: false)
+    try store.makeDirectory(path("m/deep/er"))
+    #expect(try store.removeDirectory(path("m/deep/er")))
+    #expect(try store.removeDirectory(path("m/deep")))
+    try store.store(path("b"), content("x"), keepsOther: false)
+    try store.makeDirectory(path("m/deep/er"))
+    #expect(try store.removeDirectory(path("m/deep/er")))
+    try store.barrier(durable: true)
+  }
+
   @Test(arguments: kinds) func `a move renames over what is there`(kind: StoreKind) throws {
     let (store, owner) = try Self.make(kind)
     defer { withExtendedLifetime(owner) {} }
@@ -174,6 +187,34 @@ import Testing
       path("packs/cd/\(String(repeating: "cd", count: 32))"), content("whole"), keepsOther: false)
     try store.barrier(durable: true)
     #expect(try store.read(path("packs/cd/\(String(repeating: "cd", count: 32))")) == "whole")
+    try store.close()
+  }
+
+  @Test(arguments: texts.indices) func `R7 what was acknowledged is there after a power cut`(last: Int) throws {
+    for seed in UInt64(0)..<20 {
+      var options = SimulatedDisk.Options()
+      options.syncsWhole = seed.isMultiple(of: 2)
+      let disk = SimulatedDisk(options)
+      let store = PosixStore(root: disk.root(), label: "test")
+      let stored = Self.texts[...last]
+      for text in stored { try store.store(path(text), content("of \(text)"), keepsOther: false) }
+      let after = PosixStore(root: disk.powerCut(seed: seed).root(), label: "test")
+      for text in stored where !text.hasPrefix("locks/") {
+        #expect(try after.read(path(text)) == "of \(text)", "seed \(seed)")
+      }
+      try? store.close()
+    }
+  }
+
+  @Test func `what was acknowledged is seen by others at once, though its server never ends`() throws {
+    let directory = try TemporaryDirectory()
+    let store = PosixStore(root: try directory.open(), label: "test")
+    let other = PosixStore(root: try directory.open(), label: "other")
+    for text in Self.texts {
+      try store.store(path(text), content("of \(text)"), keepsOther: false)
+      #expect(try other.read(path(text)) == "of \(text)")
+    }
+    try other.close()
     try store.close()
   }
 

@@ -56,6 +56,49 @@ import Testing
     try store.close()
   }
 
+  @Test func `the same again, less, nothing, and locks pass where there is no room left`() throws {
+    let directory = try TemporaryDirectory()
+    let first = try Self.open(try directory.open())
+    try first.store(path("config/manifest"), bytes(90), keepsOther: false)
+    try first.close()
+    let store = try Self.open(try directory.open(), limit: 50)
+    try store.store(path("config/manifest"), bytes(90), keepsOther: false)
+    #expect(throws: ServeError.self) { try store.store(path("config/manifest"), bytes(91), keepsOther: false) }
+    try store.store(path("config/manifest"), bytes(80), keepsOther: false)
+    try store.store(path("cache/chunkindex-invalid"), bytes(0), keepsOther: false)
+    try store.store(path("locks/\(digest)"), bytes(150), keepsOther: false)
+    #expect(try Self.use(store) == 230)
+    #expect(throws: ServeError.self) { try store.store(path("locks/large"), bytes(2_000_000), keepsOther: false) }
+    #expect(try store.remove(path("locks/\(digest)")))
+    #expect(try Self.use(store) == 80)
+    try store.close()
+  }
+
+  @Test func `backups leave some room to deletions`() throws {
+    let directory = try TemporaryDirectory()
+    let store = try Self.open(try directory.open(), limit: 160)
+    #expect(throws: ServeError.self) {
+      try store.store(path("packs/ab/\(digest)"), bytes(151), keepsOther: false)
+    }
+    try store.store(path("packs/ab/\(digest)"), bytes(150), keepsOther: false)
+    try store.store(path("index/\(digest)"), bytes(10), keepsOther: false)
+    try store.close()
+  }
+
+  @Test func `a session too short for the periodic work counts anew at its end`() throws {
+    let directory = try TemporaryDirectory()
+    let first = try Self.open(try directory.open())
+    try first.store(path("archives/a"), bytes(60), keepsOther: false)
+    try first.close()
+    let foreign = PosixStore(root: try directory.open(), label: "foreign")
+    try foreign.store(path("archives/b"), bytes(40), keepsOther: false)
+    try foreign.close()
+    try Self.open(try directory.open(), limit: 100).close()
+    let next = try Self.open(try directory.open(), limit: 100)
+    #expect(try Self.use(next) == 100)
+    try next.close()
+  }
+
   @Test func `a failed store gives back what it reserved`() throws {
     let directory = try TemporaryDirectory()
     let store = try Self.open(try directory.open())

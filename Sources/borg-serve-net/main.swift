@@ -1,0 +1,4 @@
+import Disk
+import Glibc
+
+_exit(ListenCommand.run())
