@@ -355,10 +355,10 @@ def hostile_client(options, report, version):
         three = bed.fingerprint(b.source)
         for mode in ("all", *MODES):
             with bed.closing(Hostile(b, mode, options, report)) as h:
-                for attack in ([over_objects, wrong_names] if mode != "all" else []) + [paths, raw_bytes]:
-                    attack(h)
                 if mode in ("all", "no-delete"):
                     smuggled(h)
+                for attack in ([over_objects, wrong_names] if mode != "all" else []) + [paths, raw_bytes]:
+                    attack(h)
                 h.end()
                 judge(h)
                 if mode == "no-delete":
