@@ -211,7 +211,7 @@ def swapped_links(protocol, options, report):
             finally:
                 stop.set()
                 flipper.join()
-            proved = outcomes.get("inside", 0) > 0 and outcomes.get("PathNotAllowed", 0) > 0 and flips[0] > 400
+            proved = outcomes.get("inside", 0) > 0 and outcomes.get("PathNotAllowed", 0) > 0 and flips[0] > 100
             report.check(f"{protocol}: swapped links, {what} element: never outside", proved and not set(outcomes) - {"inside", "PathNotAllowed", "DoesNotExist"},
                          f"{outcomes}, {flips[0]} changes", f"{outcomes}, {flips[0]} changes")
             staged = [name for name in os.listdir(outside / "r") if name.endswith(".tmp") or name.startswith("lock.")]
