@@ -210,6 +210,21 @@ def client_path(version):
     return path
 
 
+def speaks_rest(version):
+    """Whether clients of a version speak HTTP to their servers."""
+    return version >= "2.0.0b22"
+
+
+def dialect(version):
+    """The options of `serve` that clients of a version need."""
+    return ["--rest"] if speaks_rest(version) else []
+
+
+def encryption(version):
+    """The options of repo-create for a repository that is made and read quickly; from b25 on there is no "none"."""
+    return ["-e", "aes256-ocb" if speaks_rest(version) else "none"]
+
+
 def load_msgpack():
     """The msgpack package: the system's, else that of any Borg client."""
     try:
@@ -348,6 +363,24 @@ def staged_files(repository):
     return sorted(found)
 
 
+def misnamed_objects(repository):
+    """Objects of a repository of formats 4 and 5 whose name is not the hash of their content, where it has to be, and
+    whatever stands in the wrong directory: what half of a write, or a rename without a sync, leaves."""
+    from differential_rest import digest
+
+    found = []
+    for namespace in ("packs", "index", "keys", "locks"):
+        for path in sorted((repository / namespace).rglob("*")):
+            name = str(path.relative_to(repository))
+            if not path.is_file() or ".tmp" in name:
+                continue
+            content = path.read_bytes()
+            place = f"packs/{path.name[:2]}/{path.name}" if namespace == "packs" else f"{namespace}/{path.name}"
+            if name != place or path.name not in (digest(content, "blake3"), digest(content, "sha256")):
+                found.append(f"{name} ({len(content)} bytes)")
+    return found
+
+
 def empty_objects(repository):
     """Objects of 0 bytes where no empty object is legal: what a rename without a sync leaves after a power cut."""
     return sorted(
@@ -399,8 +432,10 @@ class Client:
 
     def start(self, *arguments, cwd=None, **more):
         """Starts a command in a process group of its own; its output is the caller's affair."""
-        return subprocess.Popen([str(self.borg), *map(str, arguments)], cwd=cwd, start_new_session=True,
-                                env={**self.environment, **more.pop("environment", {})},
+        environment = {**self.environment, **more.pop("environment", {})}
+        if "BORG_RSH" in environment:
+            environment.setdefault("BORGSTORE_RSH", environment["BORG_RSH"])  # 2.0.0b22 heeds only this one
+        return subprocess.Popen([str(self.borg), *map(str, arguments)], cwd=cwd, start_new_session=True, env=environment,
                                 **{"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, **more})
 
     def run(self, *arguments, cwd=None, input=None, timeout=300, environment={}):
@@ -446,8 +481,8 @@ class Pipes:
         script.chmod(0o755)
         self.rsh = str(script)
 
-    def url(self, repository):
-        return f"ssh://test/{repository}"
+    def url(self, repository, version=ORIGINAL_VERSION):
+        return f"{'rest' if '2.0.0b22' <= version < '2.0.0b25' else 'ssh'}://test/{repository}"
 
     def pids(self):
         try:

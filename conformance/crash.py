@@ -31,19 +31,20 @@ PROMPT = 1.0  # seconds within which a hangup or signal has to be dealt with
 class Bed:
     """A repository, a client, our server and the original's, all on pipes."""
 
-    def __init__(self, name, options, report, inside=None):
-        self.name, self.options, self.report = name, options, report
+    def __init__(self, name, options, report, inside=None, version=bed.ORIGINAL_VERSION):
+        self.name, self.options, self.report, self.version = name, options, report, version
         self.rng = random.Random(f"{options.seed} {name}")
         self.place = bed.Place("crash", options.keep)
         root = inside(self.place) if inside else self.place.path
         self.repository = root / "repository"
-        self.ours = bed.Pipes(self.place, "ours", options.server)
+        self.ours = bed.Pipes(self.place, "ours", options.server, *bed.dialect(version))
         self.original = bed.Pipes(self.place, "original", options.original)
-        self.client = bed.Client(bed.ORIGINAL_VERSION, self.place, repository=self.ours.url(self.repository), rsh=self.ours.rsh)
+        self.client = bed.Client(version, self.place, repository=self.ours.url(self.repository, version), rsh=self.ours.rsh)
         self.source = self.place.directory("source")
 
     def run(self, *arguments, ok=True, rsh=None, **more):
-        outcome = self.client.run(*arguments, cwd=more.pop("cwd", self.source), environment={"BORG_RSH": rsh or self.ours.rsh}, **more)
+        environment = {"BORG_RSH": rsh or self.ours.rsh, **more.pop("environment", {})}
+        outcome = self.client.run(*arguments, cwd=more.pop("cwd", self.source), environment=environment, **more)
         if ok and outcome.code != 0:
             raise bed.Failed(str(outcome))
         return outcome

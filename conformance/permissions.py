@@ -38,13 +38,14 @@ class Bed:
         self.name, self.mode, self.options, self.report = f"{version} {mode}", mode, options, report
         self.place = bed.Place("permissions", options.keep)
         self.repository = self.place / "repository"
-        self.ours = bed.Pipes(self.place, "all", options.server)
-        self.limited = bed.Pipes(self.place, "limited", options.server, "--permissions", mode)
-        self.original = bed.Pipes(self.place, "original", options.original)
-        self.client = bed.Client(version, self.place, repository=self.ours.url(self.repository), rsh=self.ours.rsh)
+        dialect = bed.dialect(version)
+        self.ours = bed.Pipes(self.place, "all", options.server, *dialect)
+        self.limited = bed.Pipes(self.place, "limited", options.server, *dialect, "--permissions", mode)
+        self.original = bed.Pipes(self.place, "original", str(bed.client_path(version)) if dialect else options.original, *dialect)
+        self.client = bed.Client(version, self.place, repository=self.ours.url(self.repository, version), rsh=self.ours.rsh)
         self.source = self.place.directory("source")
         (self.source / "kept").write_bytes(os.urandom(200_000))
-        self.run(self.ours, "repo-create", "-e", "repokey-aes-ocb", ok=True)
+        self.run(self.ours, "repo-create", *(bed.encryption(version) if dialect else ("-e", "repokey-aes-ocb")), ok=True)
         self.run(self.ours, "create", "zero", ".", ok=True)
         self.run(self.ours, "create", "one", ".", ok=True)
         self.first = bed.fingerprint(self.source)
@@ -64,7 +65,7 @@ class Bed:
 
     def files(self):
         found = {}
-        for namespace in ("archives", "config", "data", "keys"):
+        for namespace in ("archives", "config", "data", "keys", "packs"):
             for directory, _, names in os.walk(self.repository / namespace):
                 for name in names:
                     path = os.path.join(directory, name)

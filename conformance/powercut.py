@@ -10,6 +10,9 @@ the file system mounted again, its journal replayed. Then, by the original serve
 * `check --verify-data` finds no corrupted repository object, and no archive misses a chunk;
 * no object is empty, and with the next session no unfinished file is left.
 
+With --client it is another client and its repository; one from 2.0.0b22 on speaks HTTP, its own version judges upon the
+directory itself, without any server, and each object has to be what its name says.
+
 With --borg1 it is a Borg 1.x repository under 1.4.5 clients: the original judges without any server, and cuts hit the commits
 of `create`, `delete` and `compact` alike.
 
@@ -38,14 +41,20 @@ class Cycle:
         self.place = bed.Place("powercut", options.keep, inside=options.inside)
         self.disk = bed.FileSystem(self.place, "disk", options.fs, megabytes=512)
         self.repository = self.disk.path / "repository"
-        self.ours = bed.Pipes(self.place, "ours", options.server)
+        self.ours = bed.Pipes(self.place, "ours", options.server, *bed.dialect(options.client))
         self.original = bed.Pipes(self.place, "original", options.original)
-        self.client = bed.Client(bed.ORIGINAL_VERSION, self.place, repository=self.ours.url(self.repository), rsh=self.ours.rsh)
+        self.client = bed.Client(options.client, self.place, repository=self.ours.url(self.repository, options.client), rsh=self.ours.rsh)
         self.source = self.place.directory("source")
         self.acknowledged = {}  # archive: fingerprint
 
     def run(self, *arguments, rsh=None, cwd=None):
         return self.client.run(*arguments, cwd=cwd or self.source, environment={"BORG_RSH": rsh or self.ours.rsh})
+
+    def judged(self, *arguments, cwd=None):
+        """Runs a command by the original alone."""
+        if bed.speaks_rest(self.options.client):
+            return self.client.run(*arguments, cwd=cwd or self.source, environment={"BORG_REPO": str(self.repository)})
+        return self.run(*arguments, rsh=self.original.rsh, cwd=cwd)
 
     def must(self, *arguments, **more):
         outcome = self.run(*arguments, **more)
@@ -110,16 +119,20 @@ class Cycle:
     def judge(self, name, note):
         """Everything that has to be true after the lights are on again."""
         check = self.report.check
-        empty = bed.empty_objects(self.repository)
-        check(f"{name}: no empty object", not empty, "\n".join(empty[:5]), note)
-        outcome = self.run("check", "--verify-data", "-v", rsh=self.original.rsh)
+        if bed.speaks_rest(self.options.client):
+            wrong = bed.misnamed_objects(self.repository)
+            check(f"{name}: each object is what its name says", not wrong, "\n".join(wrong[:5]), note)
+        else:
+            empty = bed.empty_objects(self.repository)
+            check(f"{name}: no empty object", not empty, "\n".join(empty[:5]), note)
+        outcome = self.judged("check", "--verify-data", "-v")
         os.sync()  # The original syncs nothing: the index that its check wrote must not be what the next cut finds.
         clean = outcome.code == 0 and "0 errors" in outcome.output
         check(f"{name}: the original finds no corrupted object", clean, outcome)
         lost = []
         for archive, expected in self.acknowledged.items():
             target = self.place.directory("restored")
-            outcome = self.run("extract", archive, cwd=target, rsh=self.original.rsh)
+            outcome = self.judged("extract", archive, cwd=target)
             found = bed.fingerprint(target)
             shutil.rmtree(target)
             if outcome.code != 0 or found != expected:
@@ -135,7 +148,7 @@ class Cycle:
         os.sync()  # what the original wrote while judging is not to be lost on our account
 
     def all(self):
-        self.must("repo-create", "-e", "none")
+        self.must("repo-create", *bed.encryption(self.options.client))
         self.change(0)
         self.duration = self.must("create", "archive-0", ".").seconds
         self.acknowledged["archive-0"] = bed.fingerprint(self.source)
@@ -243,6 +256,7 @@ def main():
     parser = bed.parser(__doc__, limit=3600)
     parser.add_argument("--cycles", type=int, default=8, help="(%(default)s)")
     parser.add_argument("--fs", choices=("ext4", "xfs"), default="ext4")
+    parser.add_argument("--client", default=bed.ORIGINAL_VERSION, metavar="VERSION", help="of Borg 2 (%(default)s)")
     parser.add_argument("--borg1", action="store_true", help="a Borg 1.x repository, and 1.4.5 clients")
     parser.add_argument("--inside", metavar="DIR", help="where the image is put (default: the temporary directory)")
     options = bed.parse(parser)

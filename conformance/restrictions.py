@@ -7,10 +7,12 @@ all system calls under a stock client, that nothing outside the granted roots is
 what the C library reads to start and to find the host's name. (That the kernel holds where our own check has a hole is a
 unit test: `KernelConfinementTests`.)
 
-All of it for both protocols: Borg 2's, and that of 1.x with its repositories.
+All of it for all protocols: Borg 2's, that of 1.x with its repositories, and HTTP with those of 2.0.0b25, where a process
+serves one path that it is started with.
 """
 
 import ctypes
+import hashlib
 import os
 import re
 import sys
@@ -19,8 +21,11 @@ import threading
 sys.dont_write_bytecode = True
 import bed
 import borg1
+import rawhttp
+from rawhttp import request
 
-PROTOCOLS = ("2", "1.x")
+PROTOCOLS = ("2", "1.x", "REST")
+REST_VERSION = "2.0.0b25"
 AT_FDCWD, RENAME_EXCHANGE = -100, 2
 
 # Read-only, by the loader and the language's runtime before the program starts, and by the name service.
@@ -43,8 +48,39 @@ def start(protocol, options, place, *arguments):
     return server
 
 
+class Store:
+    """A server of the store at a path, spoken to in HTTP."""
+
+    def __init__(self, options, path, *arguments):
+        backend = f"FILE:{os.fsdecode(path)}"
+        self.connection = rawhttp.Stdio([options.server, "serve", "--rest", "--backend", backend, *arguments])
+
+    def ask(self, *arguments, **more):
+        return self.connection.exchange(request(*arguments, **more))
+
+    def store(self, name, body):
+        return self.ask("POST", f"/{name}", body, headers=[("X-Content-hash-sha256", hashlib.sha256(body).hexdigest())])
+
+    def open(self, create=False):
+        """The repository's id, made at random if it is to be created, or what RPC would call the error."""
+        try:
+            if create and self.ask("POST", "/?cmd=create", b"").status == 200:
+                self.store("config/version", b"4")
+                self.store("config/id", os.urandom(32).hex().encode())
+            answer = self.ask("GET", "/config/id")
+            return answer.body if answer.status == 200 else "DoesNotExist" if answer.status == 410 else str(answer)
+        except rawhttp.Hangup:
+            return "PathNotAllowed" if self.connection.process.wait(10) == 83 else "it ended"
+
+
 def open_once(protocol, options, place, path, *arguments, create=False):
     """What one `open` comes to on a server of its own: the repository's id, or the error's class."""
+    if protocol == "REST":
+        store = Store(options, path, *arguments)
+        try:
+            return store.open(create)
+        finally:
+            store.connection.end()
     server = start(protocol, options, place, *arguments)
     try:
         # Borg 2 makes missing parents without being asked.
@@ -114,6 +150,12 @@ def admission(protocol, options, report):
                      sorted(os.listdir(root / "other")))
         report.check(f"{protocol}: the foreign repository is what it was", open_once(protocol, options, place, str(root / "other/theirs")) == foreign)
 
+        if protocol == "REST":
+            server = Store(options, root / "jail/a", path, str(root / "jail"), "--debug")
+            server.open()
+            server.connection.end()
+            kernel_said(protocol, report, server.connection.errors().splitlines())
+            return
         server = start(protocol, options, place, path, str(root / "jail"), "--debug")
         first = server.call("open", path=str(root / "jail/a"), exclusive=True, lock_wait=5)
         second = server.call("open", path=str(root / "other/theirs"), exclusive=True, lock_wait=5)
@@ -121,15 +163,20 @@ def admission(protocol, options, report):
         still = server.call("info").value["id"] == first.value if protocol == "2" else server.call("__len__").value == 0
         report.check(f"{protocol}: and leaves the first one open", still)
         said = [record["msg"] for record in server.take_logs()] if protocol == "2" else server.said().splitlines()
-        told = [line.removeprefix("DEBUG ") for line in said if "onfined by the kernel" in line]
-        confined = kernel_confines()
-        expected = "Confined by the kernel to one directory" if confined else "Not confined by the kernel, as "
-        report.check(f"{protocol}: --debug says whether the kernel confines", len(told) == 1 and told[0].startswith(expected), told)
-        if not confined:
-            report.skip("the kernel's confinement", "it has no Landlock of version 2")
+        kernel_said(protocol, report, said)
         server.end()
     finally:
         place.close()
+
+
+def kernel_said(protocol, report, said):
+    """Whether the server's messages say what the kernel does for the restriction."""
+    told = [line.removeprefix("DEBUG ").removeprefix("borg-serve: ") for line in said if "onfined by the kernel" in line]
+    confined = kernel_confines()
+    expected = "Confined by the kernel to one directory" if confined else "Not confined by the kernel, as "
+    report.check(f"{protocol}: --debug says whether the kernel confines", len(told) == 1 and told[0].startswith(expected), told)
+    if not confined:
+        report.skip("the kernel's confinement", "it has no Landlock of version 2")
 
 
 def swapped_links(protocol, options, report):
@@ -157,17 +204,14 @@ def swapped_links(protocol, options, report):
             flipper.start()
             outcomes = {}
             try:
-                server = start(protocol, options, place, "--restrict-to-path", str(root))
                 path = str(name if what == "last" else name / "r")
-                for _ in range(400):
-                    answer = server.call("open", path=path, lock=False, lock_wait=1)
-                    outcome = answer.error if answer.failed else {inside_id: "inside", outside_id: "OUTSIDE"}.get(answer.value, "unknown")
+                for value in opened_often(protocol, options, place, root, path):
+                    outcome = {inside_id: "inside", outside_id: "OUTSIDE"}.get(value, value)
                     outcomes[outcome] = outcomes.get(outcome, 0) + 1
-                server.end()
             finally:
                 stop.set()
                 flipper.join()
-            proved = outcomes.get("inside", 0) > 0 and outcomes.get("PathNotAllowed", 0) > 0 and flips[0] > 400
+            proved = outcomes.get("inside", 0) > 0 and outcomes.get("PathNotAllowed", 0) > 0 and flips[0] > 100
             report.check(f"{protocol}: swapped links, {what} element: never outside", proved and not set(outcomes) - {"inside", "PathNotAllowed", "DoesNotExist"},
                          f"{outcomes}, {flips[0]} changes", f"{outcomes}, {flips[0]} changes")
             staged = [name for name in os.listdir(outside / "r") if name.endswith(".tmp") or name.startswith("lock.")]
@@ -176,11 +220,24 @@ def swapped_links(protocol, options, report):
             place.close()
 
 
+def opened_often(protocol, options, place, root, path):
+    """What opening a path again and again comes to, within a restriction."""
+    if protocol == "REST":
+        for _ in range(150):
+            yield open_once(protocol, options, place, path, "--restrict-to-path", str(root))
+        return
+    server = start(protocol, options, place, "--restrict-to-path", str(root))
+    for _ in range(400):
+        answer = server.call("open", path=path, lock=False, lock_wait=1)
+        yield answer.error if answer.failed else answer.value
+    server.end()
+
+
 def client_of(protocol, place, ours, repository):
     """A function that runs a command of a stock client, {} being the repository's place in it where 1.x names it."""
-    if protocol == "2":
-        client = bed.Client(bed.ORIGINAL_VERSION, place, repository=ours.url(repository), rsh=ours.rsh)
-        return client.run
+    if protocol != "1.x":
+        version = REST_VERSION if protocol == "REST" else bed.ORIGINAL_VERSION
+        return bed.Client(version, place, repository=ours.url(repository, version), rsh=ours.rsh, BORG_PACK_MAX_COUNT="4").run
     client = borg1.Client(borg1.Program(place, "1.4.5", bed.client_path("1.4.5"), "1.4.5"), place)
     url = f"ssh://test{repository}"
     return lambda *words, cwd=None: client.run(*(word.replace("{}", url) for word in words), rsh=ours.rsh, cwd=cwd)
@@ -194,17 +251,27 @@ COMMANDS = {
             "check": ("check", "{}"), "delete": ("delete", "{}::one"), "compact": ("compact", "--threshold", "0", "{}"),
             "extract one": ("extract", "{}::one"), "extract two": ("extract", "--dry-run", "{}::two"), "destroy": ("delete", "{}")},
 }  # fmt: skip
+COMMANDS["REST"] = {**COMMANDS["2"], "init": ("repo-create", *bed.encryption(REST_VERSION))}
+DIALECT = {"REST": ["--rest"]}
+DATA = {"2": "data", "1.x": "data", "REST": "packs"}  # where the bulk of a repository is
 
 
 def swapped_data(protocol, options, report):
     """`data/`, and a directory in it, exchanged for a link to another repository's all the time, while clients read and write."""
     if protocol == "2":
         return
-    for name in ("data", "data/0"):
+    pack = hashlib.sha256(b"inside").hexdigest()
+    for name in ("packs", f"packs/{pack[:2]}") if protocol == "REST" else ("data", "data/0"):
         place = bed.Place("data", options.keep)
         try:
             root, outside = place.directory("granted"), place.directory("outside")
             for where, data in ((root / "r", b"inside"), (outside / "r", b"OUTSIDE")):
+                if protocol == "REST":
+                    (where / "packs" / pack[:2]).mkdir(parents=True)
+                    (where / "packs" / pack[:2] / pack).write_bytes(data)
+                    (where / "config").mkdir()
+                    (where / "config/readme").write_text("of a repository")
+                    continue
                 server = start(protocol, options, place)
                 server.must("open", path=str(where), create=True, exclusive=True, lock_wait=5)
                 server.must("put", id=b"1" * 32, data=data)
@@ -226,8 +293,10 @@ def swapped_data(protocol, options, report):
             flipper.start()
             values, failed = set(), 0
             try:
-                server = start(protocol, options, place, "--restrict-to-path", str(root))
-                for _ in range(100):
+                if protocol == "REST":
+                    failed = tried_in_http(options, root, pack, values)
+                server = None if protocol == "REST" else start(protocol, options, place, "--restrict-to-path", str(root))
+                for _ in range(100 if server else 0):
                     answer = server.call("open", path=str(root / "r"), exclusive=True, lock_wait=5)
                     if not answer.failed:
                         answer = server.call("get", id=b"1" * 32)
@@ -236,7 +305,8 @@ def swapped_data(protocol, options, report):
                         server.call("check")
                         answer = server.call("commit")
                     failed += answer.failed
-                server.end()
+                if server:
+                    server.end()
             finally:
                 stop.set()
                 flipper.join()
@@ -248,6 +318,28 @@ def swapped_data(protocol, options, report):
             place.close()
 
 
+def tried_in_http(options, root, pack, values):
+    """Reads a pack, and writes and removes others beside it, in some sessions; adds what was read, returns what failed."""
+    failed, name = 0, f"packs/{pack[:2]}/{pack}"
+    for number in range(100):
+        server = Store(options, root / "r", "--restrict-to-path", str(root))
+        other = f"packs/{pack[:2]}/{number:064}"
+        answers = []
+        try:
+            for read in (("GET", f"/{name}"), ("POST", "/?cmd=gather", f'[["{name}", 0, 6]]'.encode())):
+                answers.append(server.ask(*read))
+                values |= {answers[-1].body} if answers[-1].status == 200 else set()
+            answers.append(server.store(other, b"new"))
+            for change in (("POST", f"/?cmd=move&current={other}&new={other}.del", b""), ("DELETE", f"/{other}.del"), ("POST", f"/packs/{pack[:2]}?cmd=mkdir", b""),
+                           ("POST", f"/?cmd=defrag&target={other}", f'[["{name}", 0, 6]]'.encode())):
+                answers.append(server.ask(*change))
+        except rawhttp.Hangup:
+            pass  # what has vanished since it was announced ends the connection
+        failed += not any(answer.status == 200 for answer in answers)
+        server.connection.end()
+    return failed
+
+
 def links_inside(protocol, options, report):
     """`data/` on another disk: followed where that is granted, and not followed where it is not."""
     for granted in (True, False):
@@ -256,15 +348,15 @@ def links_inside(protocol, options, report):
             root = place.directory("granted")
             disk = place.directory("granted/disk" if granted else "disk")
             repository = root / "repository"
-            ours = bed.Pipes(place, "ours", options.server, "--restrict-to-path", str(root))
+            ours = bed.Pipes(place, "ours", options.server, *DIALECT.get(protocol, []), "--restrict-to-path", str(root))
             run, commands = client_of(protocol, place, ours, repository), COMMANDS[protocol]
             source = place.directory("source")
             for number in range(20):
                 (source / f"{number}").write_bytes(os.urandom(5000))
             expected = bed.fingerprint(source)
             steps = [run(*commands["init"]), run(*commands["one"], cwd=source)]
-            os.rename(repository / "data", disk / "data")
-            (repository / "data").symlink_to(disk / "data")
+            os.rename(repository / DATA[protocol], disk / "data")
+            (repository / DATA[protocol]).symlink_to(disk / "data")
             before = bed.fingerprint(disk)
             (source / "new").write_bytes(os.urandom(5000))
             steps.append(run(*commands["two"], cwd=source))
@@ -276,7 +368,7 @@ def links_inside(protocol, options, report):
                 good = codes == [0] * 5 and bed.fingerprint(target) == expected and bed.fingerprint(disk) != before
                 report.check(f"{protocol}: a link to what is granted is followed", good, "\n".join(map(str, steps)))
             else:
-                told = "Permission denied" in steps[2].output
+                told = any(words in steps[2].output for words in ("Permission denied", "PermissionDenied", "500 Server Error"))
                 good = codes[:2] == [0, 0] and 0 not in codes[2:] and told and bed.fingerprint(disk) == before
                 report.check(f"{protocol}: a link out of what is granted is not", good, "\n".join(map(str, steps)))
         finally:
@@ -319,7 +411,7 @@ def system_calls(protocol, options, report):
             repository = root / "repository"
             granted = str(root if kind == "--restrict-to-path" else repository)
             log = place / "calls"
-            ours = bed.Pipes(place, "ours", options.server, kind, granted, wrapper=["strace", "-f", "-y", "-qq", "-A", "-o", str(log), "-e", "trace=%file,landlock_restrict_self"])
+            ours = bed.Pipes(place, "ours", options.server, *DIALECT.get(protocol, []), kind, granted, wrapper=["strace", "-f", "-y", "-qq", "-A", "-o", str(log), "-e", "trace=%file,landlock_restrict_self"])
             run, commands = client_of(protocol, place, ours, repository), COMMANDS[protocol]
             source = place.directory("source")
             (source / "large").write_bytes(os.urandom(3 << 20))
@@ -357,9 +449,11 @@ def system_calls(protocol, options, report):
 
 
 def main():
-    options = bed.parse(bed.parser(__doc__, limit=300))
+    parser = bed.parser(__doc__, limit=300)
+    parser.add_argument("--protocols", default=",".join(PROTOCOLS), help="(%(default)s)")
+    options = bed.parse(parser)
     report = bed.Report()
-    for protocol in PROTOCOLS:
+    for protocol in options.protocols.split(","):
         for part in (admission, swapped_links, swapped_data, links_inside, system_calls):
             part(protocol, options, report)
     return report.finish()
