@@ -214,7 +214,7 @@ def content_or_zero(path):
 
 @scenario
 def clients(options, report):
-    for version in VERSIONS:
+    for version in options.versions:
         with bed.closing(Bed(version, options, report)) as b:
             ours = {quota: bed.Pipes(b.place, f"quota-{quota}", options.server, "--rest", "--storage-quota", quota) for quota in ("20M", "40M")}
             url = ours["20M"].url(b.store, version)
@@ -268,6 +268,7 @@ def clients(options, report):
 
 def main():
     parser = bed.parser(__doc__, limit=300)
+    parser.add_argument("--versions", nargs="+", default=VERSIONS, metavar="VERSION", help="clients that meet a quota (all)")
     scenario.add_argument(parser)
     parser.add_argument("--rounds", type=int, default=3, help="of those that store at once (%(default)s)")
     options = bed.parse(parser)
