@@ -29,7 +29,7 @@ complete -c borg-serve -n __borg_serve_is_authorize -l program -r -F -d 'path of
 complete -c borg-serve -n __borg_serve_is_authorize -l unrestricted -d 'admit every repository of the account'
 
 complete -c borg-serve -n "$serving" -l append-only -d 'Borg 1.x: repositories only grow'
-complete -c borg-serve -n "$serving" -l storage-quota -x -d 'Borg 1.x: bytes that a repository may hold'
+complete -c borg-serve -n "$serving" -l storage-quota -x -d 'bytes that a repository may hold'
 complete -c borg-serve -n "$serving" -l socket -F -d 'serve on a unix socket'
 complete -c borg-serve -n "$serving" -l max-connections -x -d 'clients served at a time'
 complete -c borg-serve -n "$serving" -l idle-timeout -x -d 'end silent connections after this time'

@@ -32,10 +32,9 @@ enum Help {
                               read-only   read only
       --append-only         Borg 1.x repositories: what is in their logs stays, and
                             their key. Repositories of Borg 2 are refused.
-      --storage-quota SIZE  Borg 1.x repositories: bytes that each may hold, as in
-                            5G or 1.5T; at least 10M, or 0 for none. Wins over a
-                            repository's own quota. Repositories of Borg 2 are
-                            refused unless it is 0.
+      --storage-quota SIZE  bytes that each repository may hold, as in 5G or
+                            1.5T; at least 10M, or 0 for none. Wins over the
+                            own quota of a Borg 1.x repository.
 
     Transport:
       --socket[=PATH]       Listen on the unix socket PATH; without PATH on
