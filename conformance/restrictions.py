@@ -68,6 +68,8 @@ class Store:
                 self.store("config/version", b"4")
                 self.store("config/id", os.urandom(32).hex().encode())
             answer = self.ask("GET", "/config/id")
+            if answer.status == 403 and b"this path is not allowed" in answer.body:
+                return "PathNotAllowed"  # the path led outside only after the start had looked at it
             return answer.body if answer.status == 200 else "DoesNotExist" if answer.status == 410 else str(answer)
         except rawhttp.Hangup:
             return "PathNotAllowed" if self.connection.process.wait(10) == 83 else "it ended"
