@@ -26,7 +26,8 @@ public final class UsageLedger: Sendable {
   private let label: String
   /// Locks of files are the process's, so its threads need one of their own.
   private let turn = Mutex(())
-  private let isRecounting = Atomic<Bool>(false)
+  /// One count at a time: who needs one waits for that of another thread.
+  private let counting = Mutex(())
 
   private static let fileName = RepositoryLayout.usageName
   private static let presenceName = RepositoryLayout.usageUsersName
@@ -161,7 +162,7 @@ public final class UsageLedger: Sendable {
       case .granted: return
       case .refused(let limit, let use): throw .storageQuotaExceeded(quota: limit, use: use)
       case .uncertain:
-        try recount()
+        try recount(onlyIfDue: true)
         hasRecounted = true
       }
     }
@@ -195,13 +196,19 @@ public final class UsageLedger: Sendable {
 
   /// Counts anew what is there, while others go on storing. What they store meanwhile may be counted twice; then the next
   /// count is due again.
-  public func recount() throws(ServeError) {
-    guard
-      isRecounting.compareExchange(expected: false, desired: true, ordering: .acquiringAndReleasing).exchanged
-    else {
-      return
+  public func recount() throws(ServeError) { try recount(onlyIfDue: false) }
+
+  private func recount(onlyIfDue: Bool) throws(ServeError) {
+    try counting.withLock { (_) throws(ServeError) in
+      if onlyIfDue {
+        let isDue = try transaction { (record) throws(Errno) in record.isUnreliable || record.isForeign }
+        guard isDue else { return }
+      }
+      try count()
     }
-    defer { isRecounting.store(false, ordering: .releasing) }
+  }
+
+  private func count() throws(ServeError) {
     for attempt in 1...Self.attempts {
       let before = try transaction { (record) throws(Errno) in record.stored }
       let found = try ServeError.doing("count the use of", label) { () throws(Errno) in try root.contentSize()
